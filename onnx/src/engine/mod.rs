@@ -1,0 +1,212 @@
+//! The engine that runs models: tract, behind types of our own. Nothing outside this folder names it.
+//!
+//! A [`Program`] is compiled for concrete input shapes, because that is the engine's fast path. Weights that
+//! change from run to run are inputs, so that new weights need no new program.
+
+mod ops;
+mod self_test;
+mod shapes;
+mod value;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tract_onnx::prelude::{
+    Framework, InferenceFact, InferenceModel, InferenceModelExt, TVec, TractError, TractResult,
+};
+use tract_onnx::tract_hir::internal::{OutletId, TypedSimplePlan, TypedSimpleState};
+
+pub use ops::operators;
+pub use self_test::{kernels, self_test};
+pub use shapes::{infer, resolve};
+pub use value::Value;
+
+use crate::error::{Code, Error, Result};
+use crate::lower;
+use crate::model::Model;
+use crate::tensor::DType;
+
+/// The concrete shape of graph inputs, by name. What is left out comes from the model's declaration, with every
+/// open dimension 1.
+pub type Dims = BTreeMap<String, Vec<usize>>;
+
+/// The dtype and concrete shape of tensors, by name.
+pub type Shapes = BTreeMap<String, (DType, Vec<usize>)>;
+
+/// A model compiled for concrete input shapes. Runs on several threads at once do not disturb each other.
+pub struct Program {
+    inputs: Vec<Input>,
+    outputs: Vec<String>,
+    plan: Arc<TypedSimplePlan>,
+    /// States of finished runs, kept because making one walks the whole graph.
+    idle: Mutex<Vec<TypedSimpleState>>,
+}
+
+struct Input {
+    name: String,
+    dtype: DType,
+    shape: Vec<usize>,
+}
+
+impl Program {
+    /// Compiles a model for the given input shapes.
+    pub fn compile(model: &Model, dims: &Dims) -> Result<Self> {
+        let resolved = resolve(model, dims)?;
+        let engine_model = load(model, &resolved)?;
+        let plan = guarded("compiling", || {
+            let optimized = engine_model.into_optimized()?;
+            TypedSimplePlan::new(optimized)
+        })?;
+        let inputs = model
+            .graph
+            .inputs
+            .iter()
+            .zip(resolved)
+            .map(|(info, (dtype, shape))| Input { name: info.name.clone(), dtype, shape })
+            .collect();
+        let outputs = model.graph.outputs.iter().map(|info| info.name.clone()).collect();
+        Ok(Self { inputs, outputs, plan, idle: Mutex::new(Vec::new()) })
+    }
+
+    /// Names of the inputs, in the model's order.
+    pub fn input_names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.inputs.iter().map(|input| input.name.as_str())
+    }
+
+    /// Names of the outputs, in the model's order.
+    pub fn output_names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.outputs.iter().map(String::as_str)
+    }
+
+    /// The dtype and shape of every input, in the model's order.
+    pub fn input_shapes(&self) -> impl ExactSizeIterator<Item = (&str, DType, &[usize])> {
+        self.inputs.iter().map(|input| (input.name.as_str(), input.dtype, input.shape.as_slice()))
+    }
+
+    /// Runs on named inputs. Refuses a missing input, one the model does not have, and a wrong dtype or shape.
+    pub fn run(&self, inputs: &BTreeMap<String, Value>) -> Result<BTreeMap<String, Value>> {
+        if let Some(extra) =
+            inputs.keys().find(|name| !self.inputs.iter().any(|input| input.name == **name))
+        {
+            return Err(Error::new(
+                Code::InputMismatch,
+                format!("the model has no input `{extra}`"),
+            )
+            .with_hint(format!("its inputs are {}", self.list_inputs())));
+        }
+        let ordered = self.inputs.iter().map(|input| {
+            inputs.get(&input.name).cloned().ok_or_else(|| {
+                Error::new(Code::InputMismatch, format!("the input `{}` is missing", input.name))
+                    .with_hint(format!("the model's inputs are {}", self.list_inputs()))
+            })
+        });
+        let outputs = self.run_ordered(&ordered.collect::<Result<Vec<_>>>()?)?;
+        Ok(self.outputs.iter().cloned().zip(outputs).collect())
+    }
+
+    /// Runs on inputs in the order of [`Program::input_names`]; yields outputs in the order of
+    /// [`Program::output_names`].
+    pub fn run_ordered(&self, inputs: &[Value]) -> Result<Vec<Value>> {
+        if inputs.len() != self.inputs.len() {
+            return Err(Error::new(
+                Code::InputMismatch,
+                format!("{} inputs were given, the model has {}", inputs.len(), self.inputs.len()),
+            )
+            .with_hint(format!("its inputs are {}", self.list_inputs())));
+        }
+        for (value, input) in inputs.iter().zip(&self.inputs) {
+            if value.dtype() != input.dtype || value.shape() != input.shape {
+                return Err(Error::new(
+                    Code::InputMismatch,
+                    format!(
+                        "the input `{}` is {} {:?}, the program was compiled for {} {:?}",
+                        input.name,
+                        value.dtype().name(),
+                        value.shape(),
+                        input.dtype.name(),
+                        input.shape
+                    ),
+                )
+                .with_hint("convert the input, or compile the model for its shape"));
+            }
+        }
+        let fed: TVec<_> = inputs.iter().map(Value::to_engine).collect();
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let (outputs, state) = guarded("running", || {
+            let mut state = match idle {
+                Some(state) => state,
+                None => self.plan.spawn()?,
+            };
+            let outputs = state.run(fed)?;
+            Ok((outputs, state))
+        })?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(state);
+        outputs.into_iter().map(Value::from_engine).collect()
+    }
+
+    fn list_inputs(&self) -> String {
+        crate::graph::some_of(
+            self.input_shapes()
+                .map(|(name, dtype, shape)| format!("{name}: {} {shape:?}", dtype.name())),
+        )
+    }
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Program {} -> {:?}", self.list_inputs(), self.outputs)
+    }
+}
+
+/// Loads a model into the engine with these facts of its inputs.
+fn load(model: &Model, inputs: &[(DType, Vec<usize>)]) -> Result<InferenceModel> {
+    let lowered = lower::for_engine(model)?;
+    ops::check(&lowered.graph)?;
+    Ok(parse(&lowered, inputs)?.0)
+}
+
+/// The engine's model, and where each named tensor lies in it.
+fn parse(
+    model: &Model,
+    inputs: &[(DType, Vec<usize>)],
+) -> Result<(InferenceModel, BTreeMap<String, OutletId>)> {
+    let facts = inputs
+        .iter()
+        .map(|(dtype, shape)| Ok(InferenceFact::dt_shape(value::to_datum_type(*dtype)?, shape)))
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = model.to_bytes();
+    guarded("loading", || {
+        let importer =
+            tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        let proto = importer.proto_model_for_read(&mut bytes.as_slice())?;
+        let parsed = importer.parse(&proto, None)?;
+        let mut engine_model = parsed.model;
+        for (index, fact) in facts.into_iter().enumerate() {
+            engine_model.set_input_fact(index, fact)?;
+        }
+        Ok((engine_model, parsed.outlets_by_name.into_iter().collect()))
+    })
+}
+
+/// Runs engine code, turning its errors and panics into ours. Graphs are validated first, so that in the
+/// browser, where a panic cannot be caught, none is expected.
+fn guarded<T>(doing: &str, work: impl FnOnce() -> TractResult<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(engine_error(doing, &error)),
+        Err(_) => {
+            Err(Error::new(Code::EngineFailed, format!("{doing} the model: the engine gave up"))
+                .with_hint(
+                    "the graph is likely inconsistent; check it with onnx.checker, full check",
+                ))
+        }
+    }
+}
+
+fn engine_error(doing: &str, error: &TractError) -> Error {
+    /// The engine prints whole nodes and tensors; the beginning says what was wrong.
+    const MESSAGE_CHARS: usize = 600;
+    let text: String = format!("{error:#}").chars().take(MESSAGE_CHARS).collect();
+    Error::new(Code::EngineFailed, format!("{doing} the model: {text}"))
+}

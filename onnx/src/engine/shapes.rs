@@ -1,0 +1,176 @@
+//! Concrete shapes: of the inputs, from what a caller fixes and the model declares; of all tensors, by the
+//! engine's analysis.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tract_onnx::prelude::{InferenceFact, InferenceModelExt};
+use tract_onnx::tract_hir::infer::Factoid;
+use tract_onnx::tract_hir::internal::DimLike;
+
+use super::{Dims, Program, Shapes, Value, guarded, ops, parse, value};
+use crate::error::{Code, Error, Result};
+use crate::graph::some_of;
+use crate::lower;
+use crate::model::{Dim, Model, ValueInfo, limits};
+use crate::tensor::{DType, element_count};
+
+/// The dtype and concrete shape of every graph input, in order. A symbol that `dims` fixes at one input has
+/// that size at all; other open dimensions are 1.
+pub fn resolve(model: &Model, dims: &Dims) -> Result<Vec<(DType, Vec<usize>)>> {
+    let inputs = &model.graph.inputs;
+    if let Some(name) = dims.keys().find(|name| model.graph.input(name).is_none()) {
+        return Err(Error::new(
+            Code::InputMismatch,
+            format!("a shape is given for `{name}`, which is no input"),
+        )
+        .with_hint(format!(
+            "the model's inputs are {}",
+            some_of(inputs.iter().map(|info| &info.name))
+        )));
+    }
+    let mut symbols: BTreeMap<&str, usize> = BTreeMap::new();
+    for info in inputs {
+        let (Some(shape), Some(declared)) = (dims.get(&info.name), &info.shape) else { continue };
+        for (size, dim) in shape.iter().zip(declared) {
+            if let Dim::Symbol(symbol) = dim
+                && *symbols.entry(symbol).or_insert(*size) != *size
+            {
+                return Err(mismatch(info, shape).with_hint(format!(
+                    "`{symbol}` is {} at another input",
+                    symbols[symbol.as_str()]
+                )));
+            }
+        }
+    }
+    inputs
+        .iter()
+        .map(|info| Ok((info.dtype, resolve_one(info, dims.get(&info.name), &symbols)?)))
+        .collect()
+}
+
+fn resolve_one(
+    info: &ValueInfo,
+    fixed: Option<&Vec<usize>>,
+    symbols: &BTreeMap<&str, usize>,
+) -> Result<Vec<usize>> {
+    let shape = match (fixed, &info.shape) {
+        (Some(shape), None) => shape.clone(),
+        (Some(shape), Some(declared)) => {
+            let fits =
+                |(size, dim): (&usize, &Dim)| !matches!(dim, Dim::Fixed(fixed) if fixed != size);
+            if shape.len() != declared.len() || !shape.iter().zip(declared).all(fits) {
+                return Err(mismatch(info, shape));
+            }
+            shape.clone()
+        }
+        (None, Some(declared)) => declared
+            .iter()
+            .map(|dim| match dim {
+                Dim::Fixed(size) => *size,
+                Dim::Symbol(symbol) => symbols.get(symbol.as_str()).copied().unwrap_or(1),
+                Dim::Unknown => 1,
+            })
+            .collect(),
+        (None, None) => {
+            return Err(Error::new(
+                Code::InputMismatch,
+                format!("the model leaves the rank of `{}` open", info.name),
+            )
+            .with_hint("give its shape"));
+        }
+    };
+    match element_count(&shape) {
+        Some(count) if count <= limits::ELEMENTS && shape.len() <= limits::RANK => Ok(shape),
+        _ => Err(Error::new(
+            Code::ModelTooLarge,
+            format!(
+                "`{}` of shape {shape:?} exceeds {} elements or rank {}",
+                info.name,
+                limits::ELEMENTS,
+                limits::RANK
+            ),
+        )),
+    }
+}
+
+fn mismatch(info: &ValueInfo, shape: &[usize]) -> Error {
+    let declared = info.shape.as_deref().unwrap_or_default().iter().map(|dim| match dim {
+        Dim::Fixed(size) => size.to_string(),
+        Dim::Symbol(symbol) => symbol.clone(),
+        Dim::Unknown => "?".to_owned(),
+    });
+    let declared: Vec<String> = declared.collect();
+    Error::new(
+        Code::InputMismatch,
+        format!(
+            "the shape {shape:?} of `{}` does not fit the declared [{}]",
+            info.name,
+            declared.join(", ")
+        ),
+    )
+}
+
+/// The dtype and shape of every tensor of the main graph, for these input shapes. Where the engine's analysis
+/// leaves a tensor open, because its shape depends on values, the model is run on zeros.
+pub fn infer(model: &Model, dims: &Dims) -> Result<Shapes> {
+    let resolved = resolve(model, dims)?;
+    let lowered = lower::for_engine(model)?;
+    ops::check(&lowered.graph)?;
+    let (mut analysed, outlets) = parse(&lowered, &resolved)?;
+    guarded("analysing", || analysed.analyse(false))?;
+    let mut shapes = Shapes::new();
+    for (info, (dtype, shape)) in model.graph.inputs.iter().zip(&resolved) {
+        shapes.insert(info.name.clone(), (*dtype, shape.clone()));
+    }
+    for (name, tensor) in &model.graph.initializers {
+        shapes.insert(name.clone(), (tensor.dtype(), tensor.shape().to_vec()));
+    }
+    let mut open = BTreeSet::new();
+    for name in model.graph.tensor_names() {
+        if shapes.contains_key(name) {
+            continue;
+        }
+        let fact = outlets.get(name).and_then(|outlet| analysed.outlet_fact(*outlet).ok());
+        match fact.and_then(concrete) {
+            Some(known) => {
+                shapes.insert(name.to_owned(), known);
+            }
+            None => {
+                open.insert(name);
+            }
+        }
+    }
+    if !open.is_empty() {
+        shapes.extend(observe(model, dims, &resolved, &open)?);
+    }
+    Ok(shapes)
+}
+
+fn concrete(fact: &InferenceFact) -> Option<(DType, Vec<usize>)> {
+    let dtype = value::from_datum_type(fact.datum_type.concretize()?)?;
+    let shape = fact.shape.concretize()?;
+    let shape = shape.iter().map(|dim| dim.to_usize().ok()).collect::<Option<Vec<_>>>()?;
+    Some((dtype, shape))
+}
+
+/// Runs the model on zeros and looks at the tensors themselves.
+fn observe(
+    model: &Model,
+    dims: &Dims,
+    inputs: &[(DType, Vec<usize>)],
+    open: &BTreeSet<&str>,
+) -> Result<Shapes> {
+    let mut probe = model.clone();
+    probe.graph.outputs = open
+        .iter()
+        .map(|name| ValueInfo { name: (*name).to_owned(), dtype: DType::F32, shape: None })
+        .collect();
+    let program = Program::compile(&probe, dims)?;
+    let zeros = inputs
+        .iter()
+        .map(|(dtype, shape)| Value::zeros(*dtype, shape))
+        .collect::<Result<Vec<_>>>()?;
+    let outputs = program.run_ordered(&zeros)?;
+    let seen = outputs.iter().map(|value| (value.dtype(), value.shape().to_vec()));
+    Ok(open.iter().map(|name| (*name).to_owned()).zip(seen).collect())
+}

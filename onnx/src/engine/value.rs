@@ -1,0 +1,153 @@
+//! A tensor in the engine's own memory, shared without copying between runs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tract_onnx::prelude::{Datum, DatumType, IntoArcTensor, TDim, TValue, Tensor as EngineTensor};
+
+use super::engine_error;
+use crate::error::{Code, Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// A tensor that the engine can read at once. Cloning shares it; nothing ever writes to it.
+#[derive(Clone)]
+pub struct Value(Arc<EngineTensor>);
+
+impl Value {
+    /// A value of 32-bit floats; their count must be that of the shape.
+    pub fn f32(shape: &[usize], values: &[f32]) -> Result<Self> {
+        Self::try_from(&Tensor::new(shape.to_vec(), values)?)
+    }
+
+    /// A value of 64-bit integers; their count must be that of the shape.
+    pub fn i64(shape: &[usize], values: &[i64]) -> Result<Self> {
+        Self::try_from(&Tensor::new(shape.to_vec(), values)?)
+    }
+
+    /// Zeros (`false` for booleans).
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Self> {
+        let tensor = EngineTensor::zero_dt(to_datum_type(dtype)?, shape)
+            .map_err(|e| engine_error("zeros", &e))?;
+        Ok(Self(Arc::new(tensor)))
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        from_datum_type(self.0.datum_type()).unwrap_or(DType::F32)
+    }
+
+    /// The dimensions, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+
+    /// The elements of a float32 value, in row-major order; an error names the dtype where it is another.
+    pub fn f32s(&self) -> Result<&[f32]> {
+        self.slice()
+    }
+
+    /// The elements of an int64 value, in row-major order; an error names the dtype where it is another.
+    pub fn i64s(&self) -> Result<&[i64]> {
+        self.slice()
+    }
+
+    /// A copy as a plain tensor.
+    pub fn to_tensor(&self) -> Result<Tensor> {
+        Tensor::from_bytes(self.dtype(), self.shape().to_vec(), self.0.as_bytes())
+    }
+
+    fn slice<T: Datum>(&self) -> Result<&[T]> {
+        let mismatch = || {
+            let wanted = from_datum_type(T::datum_type()).map_or("other", DType::name);
+            Error::new(
+                Code::InputMismatch,
+                format!("expected {wanted} values, found {}", self.dtype().name()),
+            )
+        };
+        self.0.as_plain_ram().and_then(|view| view.as_slice::<T>().ok()).ok_or_else(mismatch)
+    }
+
+    /// What the engine yields: dimensions that it computed symbolically become int64.
+    pub(super) fn from_engine(value: TValue) -> Result<Self> {
+        let tensor = value.into_arc_tensor();
+        let datum_type = tensor.datum_type();
+        if datum_type == TDim::datum_type() {
+            let cast =
+                tensor.cast_to_dt(DatumType::I64).map_err(|e| engine_error("a dimension", &e))?;
+            return Ok(Self(Arc::new(cast.into_owned())));
+        }
+        if from_datum_type(datum_type).is_none() || !tensor.is_plain_ram() {
+            return Err(Error::new(
+                Code::ModelUnsupported,
+                format!("an output has the type {datum_type:?}"),
+            ));
+        }
+        Ok(Self(tensor))
+    }
+
+    pub(super) fn to_engine(&self) -> TValue {
+        TValue::from_const(self.0.clone())
+    }
+}
+
+impl TryFrom<&Tensor> for Value {
+    type Error = Error;
+
+    /// Copies a plain tensor; fails for strings and bfloat16, which the engine lacks.
+    fn try_from(tensor: &Tensor) -> Result<Self> {
+        let datum_type = to_datum_type(tensor.dtype())?;
+        let mut copy = EngineTensor::zero_dt(datum_type, tensor.shape())
+            .map_err(|e| engine_error("a tensor", &e))?;
+        copy.as_bytes_mut().copy_from_slice(tensor.bytes());
+        Ok(Self(Arc::new(copy)))
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.dtype().name(), self.shape())
+    }
+}
+
+pub(super) fn to_datum_type(dtype: DType) -> Result<DatumType> {
+    Ok(match dtype {
+        DType::F32 => DatumType::F32,
+        DType::F64 => DatumType::F64,
+        DType::F16 => DatumType::F16,
+        DType::I8 => DatumType::I8,
+        DType::I16 => DatumType::I16,
+        DType::I32 => DatumType::I32,
+        DType::I64 => DatumType::I64,
+        DType::U8 => DatumType::U8,
+        DType::U16 => DatumType::U16,
+        DType::U32 => DatumType::U32,
+        DType::U64 => DatumType::U64,
+        DType::Bool => DatumType::Bool,
+        DType::BF16 | DType::String => {
+            return Err(Error::new(
+                Code::ModelUnsupported,
+                format!("the engine has no {}", dtype.name()),
+            )
+            .with_hint("convert the tensor to float32"));
+        }
+    })
+}
+
+pub(super) fn from_datum_type(datum_type: DatumType) -> Option<DType> {
+    Some(match datum_type.unquantized() {
+        DatumType::F32 => DType::F32,
+        DatumType::F64 => DType::F64,
+        DatumType::F16 => DType::F16,
+        DatumType::I8 => DType::I8,
+        DatumType::I16 => DType::I16,
+        DatumType::I32 => DType::I32,
+        DatumType::I64 => DType::I64,
+        DatumType::U8 => DType::U8,
+        DatumType::U16 => DType::U16,
+        DatumType::U32 => DType::U32,
+        DatumType::U64 => DType::U64,
+        DatumType::Bool => DType::Bool,
+        DatumType::TDim => DType::I64,
+        _ => return None,
+    })
+}

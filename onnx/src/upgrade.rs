@@ -1,0 +1,67 @@
+//! Operator sets 11 and 12 become 13, so that every other module knows one form of each operator.
+
+use crate::model::{Attribute, Graph, Model, Node};
+use crate::tensor::Tensor;
+
+/// Rewrites the operators whose form changed in operator set 13, in the main graph and in subgraphs.
+pub(crate) fn to_opset_13(model: &mut Model) {
+    if model.opset < 13 {
+        upgrade_graph(&mut model.graph);
+        model.opset = 13;
+    }
+}
+
+fn upgrade_graph(graph: &mut Graph) {
+    let mut nodes = Vec::with_capacity(graph.nodes.len());
+    for mut node in std::mem::take(&mut graph.nodes) {
+        for attribute in node.attributes.values_mut() {
+            if let Attribute::Graph(subgraph) = attribute {
+                upgrade_graph(subgraph);
+            }
+        }
+        match node.op.as_str() {
+            "Squeeze" | "Unsqueeze" | "ReduceSum" => attribute_to_input(&mut node, "axes", graph),
+            "Split" => attribute_to_input(&mut node, "split", graph),
+            // An attribute until 11, an input since 12; at inference it has no effect.
+            "Dropout" => {
+                node.attributes.remove("ratio");
+            }
+            "Softmax" | "LogSoftmax" | "Hardmax" if node.int("axis", 1) != -1 => {
+                nodes.extend(flattened_softmax(node));
+                continue;
+            }
+            _ => {}
+        }
+        nodes.push(node);
+    }
+    graph.nodes = nodes;
+}
+
+/// Turns an integer-list attribute into the second input, as an initializer named after the node's output.
+fn attribute_to_input(node: &mut Node, name: &str, graph: &mut Graph) {
+    if let Some(Attribute::Ints(values)) = node.attributes.remove(name) {
+        let made =
+            format!("{}/{name}", node.outputs.first().map(String::as_str).unwrap_or_default());
+        graph.initializers.insert(made.clone(), Tensor::vector(&values));
+        node.inputs.truncate(1);
+        node.inputs.push(made);
+    }
+}
+
+/// Until 12 the input was seen as a matrix, split before `axis`; since 13 only `axis` itself is normalised.
+fn flattened_softmax(node: Node) -> [Node; 4] {
+    let axis = node.int("axis", 1);
+    let input = node.inputs.first().map(String::as_str).unwrap_or_default().to_owned();
+    let output = node.outputs.first().map(String::as_str).unwrap_or_default().to_owned();
+    let [shape, matrix, normal] =
+        ["shape", "matrix", "normal"].map(|part| format!("{output}/{part}"));
+    [
+        Node::new("Shape", &[&input], &[&shape]),
+        Node::new("Flatten", &[&input], &[&matrix]).with("axis", Attribute::Int(axis)),
+        Node {
+            name: node.name,
+            ..Node::new(&node.op, &[&matrix], &[&normal]).with("axis", Attribute::Int(1))
+        },
+        Node::new("Reshape", &[&normal, &shape], &[&output]),
+    ]
+}
