@@ -1,0 +1,143 @@
+"""ONNX graphs written node by node, so that every tensor has a name one can read."""
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+IR_VERSION = 8
+
+
+class Graph:
+    """Collects nodes and initializers; each call returns the name of the tensor it makes."""
+
+    def __init__(self, name):
+        self.name, self.nodes, self.initializers = name, [], []
+
+    def constant(self, name, value):
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(self, op, inputs, output, **attributes):
+        self.nodes.append(helper.make_node(op, inputs, [output], name=f"{output}.{op}", **attributes))
+        return output
+
+    def conv(self, x, name, weight, bias, output):
+        w, b = self.constant(name + ".weight", weight), self.constant(name + ".bias", bias)
+        pad = (weight.shape[2] - 1) // 2
+        return self.node("Conv", [x, w, b], output, kernel_shape=list(weight.shape[2:]), pads=[pad] * 4, strides=[1, 1])
+
+    def model(self, inputs, outputs, doc):
+        """`inputs` and `outputs`: name -> shape, where a text is a symbolic dimension."""
+        value = lambda items: [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in items.items()]
+        graph = helper.make_graph(self.nodes, self.name, value(inputs), value(outputs), self.initializers, doc_string=doc)
+        model = helper.make_model(graph, producer_name="backstitch", producer_version="1", opset_imports=[helper.make_opsetid("", OPSET)])
+        model.ir_version = IR_VERSION
+        onnx.checker.check_model(model, full_check=True)
+        return model.SerializeToString()
+
+
+IMAGE = ["N", 1, 28, 28]
+
+
+def primary(weights):
+    w = {name: value.numpy() for name, value in weights.items()}
+    g = Graph("fashion")
+    conv = lambda x, name, output: g.conv(x, name, w[name + ".weight"], w[name + ".bias"], output)
+    pool = dict(kernel_shape=[2, 2], strides=[2, 2])
+    x = g.node("Relu", [conv("image", "stem", "stem.conv")], "stem")
+    x = g.node("MaxPool", [x], "stem.pooled", **pool)
+    x = g.node("Relu", [conv(x, "widen1", "block1.widened")], "block1.wide")
+    x = g.node("Add", [x, conv(x, "residual1", "block1.residual")], "block1.sum")
+    x = g.node("Relu", [x], "block1")
+    x = g.node("MaxPool", [x], "block1.pooled", **pool)
+    x = g.node("Relu", [conv(x, "widen2", "block2.widened")], "block2.wide")
+    x = g.node("Add", [x, conv(x, "residual2", "block2.residual")], "block2.sum")
+    x = g.node("Relu", [x], "block2")
+    x = g.node("GlobalAveragePool", [x], "block2.mean")
+    x = g.node("Flatten", [x], "features", axis=1)
+    g.node("Gemm", [x, g.constant("head.weight", w["head.weight"]), g.constant("head.bias", w["head.bias"])], "logits", transB=1)
+    return g.model({"image": IMAGE}, {"logits": ["N", 10]}, "Fashion-MNIST classifier: image [N,1,28,28] in 0..1 to logits [N,10].")
+
+
+def noise_reduction(weights, structure_mask):
+    """y = clip(x + strength * conv3(relu(conv2(relu(conv1(x))))), 0, 1); strength: see denoiser.Denoiser."""
+    w = {name: value.numpy() for name, value in weights.items()}
+    g = Graph("noise-reduction")
+    conv = lambda x, name, output: g.conv(x, name, w[name + ".weight"], w[name + ".bias"], output)
+    scalar = lambda name, value: g.constant(name, np.float32(value))
+    mean_size = lambda x, name: g.node("GlobalAveragePool", [g.node("Abs", [x], name + ".size")], name)
+    h = g.node("Relu", [conv("x", "conv1", "hidden1.conv")], "hidden1")
+    h = g.node("Relu", [conv(h, "conv2", "hidden2.conv")], "hidden2")
+    correction = conv(h, "conv3", "correction")
+
+    fine = g.node("Conv", ["x", g.constant("structure.mask", structure_mask)], "structure.fine", kernel_shape=[3, 3])
+    centred = g.node("Sub", ["x", g.node("GlobalAveragePool", ["x"], "brightness")], "contrast.centred")
+    by_structure, by_contrast, offset = w["strength"]
+    strength = g.node("Add", [
+        g.node("Mul", [mean_size(fine, "structure"), scalar("strength.by_structure", by_structure)], "strength.structure"),
+        g.node("Mul", [mean_size(centred, "contrast"), scalar("strength.by_contrast", by_contrast)], "strength.contrast"),
+    ], "strength.weighed")
+    strength = g.node("Add", [strength, scalar("strength.offset", offset)], "strength.open")
+    black, white = scalar("black", 0), scalar("white", 1)
+    strength = g.node("Clip", [strength, black, white], "strength")
+    h = g.node("Add", ["x", g.node("Mul", [correction, strength], "weighed_correction")], "corrected")
+    g.node("Clip", [h, black, white], "y")
+    return g.model({"x": IMAGE}, {"y": IMAGE}, "A residual denoiser for images in 0..1.")
+
+
+def low_contrast(smallest_range):
+    """y = clip((x - darkest) / max(brightest - darkest, smallest_range), 0, 1), both taken from 3x3 means."""
+    g = Graph("low-contrast")
+    g.node("AveragePool", ["x"], "smooth", kernel_shape=[3, 3], strides=[1, 1])
+    darkest = g.node("ReduceMin", ["smooth"], "darkest", axes=[1, 2, 3], keepdims=1)
+    brightest = g.node("ReduceMax", ["smooth"], "brightest", axes=[1, 2, 3], keepdims=1)
+    span = g.node("Sub", [brightest, darkest], "span")
+    span = g.node("Max", [span, g.constant("smallest_range", np.float32(smallest_range))], "safe_span")
+    stretched = g.node("Div", [g.node("Sub", ["x", darkest], "shifted"), span], "stretched")
+    g.node("Clip", [stretched, g.constant("black", np.float32(0)), g.constant("white", np.float32(1))], "y")
+    return g.model({"x": IMAGE}, {"y": IMAGE}, "Stretches each image to the whole range of brightness.")
+
+
+class Session:
+    """One model in onnxruntime, one thread, first output."""
+
+    def __init__(self, model):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, **inputs):
+        total = len(next(iter(inputs.values())))
+        parts = []
+        for i in range(0, total, 500):
+            parts.append(self.session.run(None, {n: np.ascontiguousarray(v[i : i + 500]) for n, v in inputs.items()})[0])
+        return np.concatenate(parts)
+
+
+def with_output(model, tensor, shape):
+    """The same model with one more tensor made an output, in front of the others."""
+    proto = onnx.load_from_string(model)
+    proto.graph.output.insert(0, helper.make_tensor_value_info(tensor, TensorProto.FLOAT, shape))
+    return proto.SerializeToString()
+
+
+def from_site(model, site, shape):
+    """The part of a model that follows `site`: what `cut` gives as the last segment."""
+    return onnx.utils.Extractor(onnx.shape_inference.infer_shapes(onnx.load_from_string(model))).extract_model([site], ["logits"]).SerializeToString()
+
+
+def cost(model):
+    """MACs of one example, bytes of parameters, bytes to download (uncompressed)."""
+    proto = onnx.load_from_string(model)
+    proto = onnx.shape_inference.infer_shapes(proto)
+    shapes = {v.name: [d.dim_value or 1 for d in v.type.tensor_type.shape.dim] for v in [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]}
+    weights = {i.name: numpy_helper.to_array(i) for i in proto.graph.initializer}
+    macs = 0
+    for node in proto.graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            kernel = weights[node.input[1]]
+            per_output = int(np.prod(kernel.shape[1:])) if node.op_type == "Conv" else kernel.size // shapes[node.output[0]][-1]
+            macs += per_output * int(np.prod(shapes[node.output[0]][1:]))
+    return {"macs": macs, "parameter_bytes": sum(w.nbytes for w in weights.values()), "download_bytes": len(model)}

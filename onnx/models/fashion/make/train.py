@@ -1,0 +1,225 @@
+"""Makes the whole sample library `fashion` in the folder above: models, manifests, data, golden files.
+
+    python3 make/train.py --data /usr/share/datasets/fashion-mnist
+
+About 20 minutes on one core. `--cache DIR` keeps the two trained networks there, and uses them when they exist.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import denoiser
+import golden
+import graphs
+import measures
+import primary as primary_model
+import selection
+import style
+from dataset import LABELS, Fashion, write_idx
+
+FOLDER = Path(__file__).resolve().parent.parent
+TEST = "Fashion-MNIST test set, 10,000 images"
+TEST_SEED = 2024
+POOL_SEED = 11
+LICENCE = "MIT OR Apache-2.0"
+PICTURE = {"dtype": "float32", "shape": ["N", 1, 28, 28]}
+SLICES = {"clean": "clean", "noise 0.1": "noise sigma 0.1", "noise 0.3": "noise sigma 0.3", "contrast 0.5": "contrast 0.5", "contrast 0.3": "contrast 0.3"}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="folder with the four idx files of Fashion-MNIST")
+    parser.add_argument("--cache", type=Path, help="folder for the trained networks")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    started = time.time()
+    log = lambda text: print(f"[{time.time() - started:5.0f} s] {text}", flush=True)
+    data = Fashion(options.data)
+
+    weights = cached(options.cache, "primary.pt", lambda: primary_model.train(data, log=log))
+    frozen = primary_model.FrozenNet(weights)
+    primary = graphs.primary(weights)
+    (FOLDER / "primary.onnx").write_bytes(primary)
+    log(f"primary: test accuracy {frozen.accuracy(*data.test):.4f}, {graphs.cost(primary)}")
+
+    noise_weights = cached(options.cache, "denoiser.pt", lambda: denoiser.train(data, frozen, log=log))
+    noise, contrast = graphs.noise_reduction(noise_weights, denoiser.IMMERKAER.numpy()), graphs.low_contrast(denoiser.SMALLEST_RANGE)
+    image_patches(data, primary, noise, contrast, log)
+    point, bridge = personal_style(data, primary, frozen, log)
+
+    write_library()
+    write_data(data, frozen)
+    models = {
+        "primary": primary, "noise-reduction": noise, "low-contrast": contrast, "personal-style": bridge(point),
+        "features": graphs.with_output(primary, "features", ["N", 64]),
+    }
+    golden.write_all(FOLDER / "golden", data, models, point, styled_logits(frozen, *style.projection(data, frozen)))
+    log("done")
+
+
+def cached(folder, name, make):
+    if folder and (folder / name).exists():
+        return torch.load(folder / name)
+    value = make()
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(value, folder / name)
+    return value
+
+
+def image_patches(data, primary, noise, contrast, log):
+    """Selectors from the pool, accuracies from the test set, both manifests, make/automatic-choice.json."""
+    sessions = [graphs.Session(m) for m in (primary, noise, contrast)]
+    measured = lambda part, seed: {
+        name: selection.Measured(selection.condition(part[0], name, seed), part[1], *sessions) for name in selection.CONDITIONS
+    }
+    noise_selector, contrast_selector = selection.fit(measured(data.pool, POOL_SEED))
+    log(f"selectors: {json.dumps([noise_selector, contrast_selector])}")
+    test = measured(data.test, TEST_SEED)
+    table = []
+    for name, m in test.items():
+        chosen = [selection.applies(s, m.features) for s in (noise_selector, contrast_selector)]
+        row = {choice: round(float(m.right[choice].mean()), 4) for choice in m.CHOICES}
+        row |= {"automatic": round(float(m.chosen(*chosen).mean()), 4)}
+        row |= {"share noise-reduction": round(float(chosen[0].mean()), 4), "share low-contrast": round(float(chosen[1].mean()), 4)}
+        table.append({"condition": name} | row)
+        log(json.dumps(table[-1]))
+    write_json(FOLDER / "make" / "automatic-choice.json", {"format": 1, "data": TEST, "metric": "accuracy", "rows": table})
+
+    rows = lambda patch: [measures.row(TEST, SLICES[k], test[k].right["none"], test[k].right[patch]) for k in SLICES]
+    io = {"inputs": {"x": PICTURE}, "outputs": {"y": PICTURE}, "preprocessing": "Grey pixels in 0..1, as the primary takes them."}
+    at_image = [{"mode": "series", "inputs": {"x": "image"}, "output": {"y": "image"}}]
+    write_patch(
+        "noise-reduction", "Removes sensor noise before classification.", primary, noise, at_image, noise_selector, io, rows("noise-reduction"),
+        {"method": "A residual convolutional denoiser, trained through the frozen primary (cross-entropy and squared error) on Gaussian noise of sigma 0 to 0.45, clipped to 0..1.", "seed": denoiser.SEED},
+    )
+    write_patch(
+        "low-contrast", "Stretches flat pictures to the whole range of brightness before classification.", primary, contrast, at_image, contrast_selector, io, rows("low-contrast"),
+        {"method": "Written by hand, nothing is trained: (x - darkest) / max(brightest - darkest, 0.05), both from 3x3 means, clipped to 0..1."},
+    )
+
+
+def personal_style(data, primary, frozen, log):
+    """Simulates, writes patch and curve. Returns the point for the golden files and a function from parameters to ONNX."""
+    weight, bias = style.projection(data, frozen)
+    person = style.Style(data, frozen, weight, bias)
+    result, federated = person.simulate()
+    write_json(FOLDER / "make" / "federated-curve.json", result)
+    for name, run in result["runs"].items():
+        log(f"{name}: tilted {run['tilted'][0]} -> {run['tilted'][-1]}, straight {run['straight'][-1]}")
+    patch = style.graph(weight, bias)
+    start = person.bridge.start()
+    zero = {name: np.zeros_like(v) for name, v in start.items()}
+    rows = [
+        measures.row(TEST, name, person.right(zero, part), person.right(start, part))
+        for name, part in (("clean", person.straight_test), ("tilted by about 25 degrees", person.tilted_test))
+    ]
+    settings = style.SETTINGS
+    write_patch(
+        "personal-style", "Learns the style of the user's own pictures, for example that they are tilted.", primary, patch,
+        [{"mode": "parallel", "inputs": {"h": "features"}, "output": {"dlogits": "logits"}, "scale": 1.0}],
+        {"requires": [], "gain": {"intercept": 0.02, "weights": {}}},
+        {
+            "inputs": {"h": {"dtype": "float32", "shape": ["N", 64]}}, "outputs": {"dlogits": {"dtype": "float32", "shape": ["N", 10]}},
+            "preprocessing": "None: it reads the primary's own features.",
+        },
+        rows,
+        {"method": "The frozen projection whitens the features of 10,000 training images turned by -45 to 45 degrees, without labels; the trainable part starts at zero, so the patch as shipped changes nothing. What training brings is in make/federated-curve.json.", "seed": style.SEED},
+        trainable=style.TRAINABLE,
+        training={"loss": "softmax_cross_entropy", "learning_rate": settings.learning_rate, "batch": settings.batch, "epochs": settings.epochs, "clip_norm": settings.clip_norm},
+    )
+    rng = np.random.default_rng(golden.SEED)
+    point = {name: rng.normal(0, 0.2, v.shape).astype(np.float32) for name, v in start.items()}
+    return point, lambda parameters: style.graph(weight, bias, parameters)
+
+
+def styled_logits(frozen, weight, bias):
+    """The stitched model in float64 torch, for the golden gradient."""
+    double = primary_model.FrozenNet({name: value.double() for name, value in frozen.weights.items()})
+    weight, bias = torch.from_numpy(weight).double(), torch.from_numpy(bias).double()
+
+    def logits(images, parameters):
+        sites = double.sites(images.double())
+        return sites["logits"] + (sites["features"] @ weight + bias) @ parameters["bridge.weight"] + parameters["bridge.bias"]
+
+    return logits
+
+
+def write_patch(name, function, primary, model, attachments, selector, io, performance, provenance, trainable=(), training=None):
+    folder = FOLDER / "patches" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "patch.onnx").write_bytes(model)
+    manifest = {
+        "format": 1, "name": name, "function": function,
+        "primary": "sha256:" + hashlib.sha256(primary).hexdigest(),
+        "attachments": attachments, "trainable": list(trainable),
+    }
+    if training:
+        manifest["training"] = training
+    manifest |= {
+        "selector": selector, "io": io, "performance": performance, "cost": graphs.cost(model), "licence": LICENCE,
+        "provenance": {"made_by": "make/train.py", "data": "Fashion-MNIST, the first 50,000 training images; selector fitted on the last 10,000"} | provenance,
+    }
+    write_json(folder / "patch.json", manifest)
+
+
+def write_library():
+    settings = style.SETTINGS
+    write_json(FOLDER / "library.json", {
+        "format": 1, "name": "fashion", "title": "Clothes",
+        "description": "Names the piece of clothing in a small grey picture; its patches help with noise, flat light and pictures that are tilted in the user's own way.",
+        "modality": "image",
+        "primary": {
+            "file": "primary.onnx", "input": "image", "output": "logits", "labels": LABELS,
+            "preprocessing": {
+                "width": 28, "height": 28, "channels": 1, "scale": 1 / 255,
+                "description": "Luminance, the piece of clothing bright on black, fitted into 28x28 pixels, bytes times scale: 0..1.",
+            },
+        },
+        "patches": ["noise-reduction", "low-contrast", "personal-style"],
+        "tasks": [{
+            "name": "personal-style", "patches": ["personal-style"], "goal": 64, "clip_norm": settings.clip_norm,
+            "noise_multiplier": settings.noise_multiplier, "max_participations": style.PARTICIPATIONS, "period_days": 30, "min_separation": 1,
+            "epsilon": style.EPSILON, "delta": style.DELTA,
+            "server_learning_rate": settings.server_learning_rate, "server_momentum": settings.server_momentum,
+        }],
+        "samples": "data/samples.json",
+    })
+
+
+def write_data(data, frozen):
+    folder = FOLDER / "data"
+    folder.mkdir(exist_ok=True)
+    for part in ("images-idx3", "labels-idx1"):
+        shutil.copyfile(data.folder / f"t10k-{part}-ubyte.gz", folder / f"test-{part}-ubyte.gz")
+    write_idx(folder / "pool-images-idx3-ubyte.gz", data.pool_bytes)
+    write_idx(folder / "pool-labels-idx1-ubyte.gz", data.pool_label_bytes)
+    probabilities = torch.softmax(frozen.batched(data.test[0]), 1).numpy()
+    write_json(folder / "samples.json", golden.samples(data.test_bytes, data.test_label_bytes, probabilities))
+
+
+def write_json(path, value):
+    path.write_text(compact(value) + "\n")
+
+
+def compact(value, indent=0):
+    """JSON with one line for whatever fits in 150 characters, so that manifests and curves stay readable."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) + indent <= 150 or not isinstance(value, (dict, list)):
+        return line
+    pad = " " * (indent + 2)
+    if isinstance(value, dict):
+        inner = [f"{pad}{json.dumps(k)}: {compact(v, indent + 2)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(inner) + "\n" + " " * indent + "}"
+    return "[\n" + ",\n".join(pad + compact(v, indent + 2) for v in value) + "\n" + " " * indent + "]"
+
+
+if __name__ == "__main__":
+    main()
