@@ -1,1 +1,3 @@
-//! All integration tests in one binary.
+//! All integration tests, in one binary: the architecture as a test, and the loop end to end.
+
+mod tidy;

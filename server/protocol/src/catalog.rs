@@ -141,8 +141,9 @@ impl ExperimentEntry {
     /// The salt's bytes.
     pub fn salt_bytes(&self) -> Result<[u8; 16], Problem> {
         let mut bytes = [0; 16];
-        hex::decode_to_slice(&self.salt, &mut bytes)
-            .map_err(|_| Problem::new(Code::CatalogInvalid, format!("salt of experiment {}", self.name)))?;
+        hex::decode_to_slice(&self.salt, &mut bytes).map_err(|_| {
+            Problem::new(Code::CatalogInvalid, format!("salt of experiment {}", self.name))
+        })?;
         Ok(bytes)
     }
 }
@@ -208,8 +209,9 @@ pub struct SignedCatalog {
 impl SignedCatalog {
     /// Signs a catalog.
     pub fn sign(catalog: &Catalog, key: &SigningKey) -> Result<Self, Problem> {
-        let payload = serde_json::to_string(catalog)
-            .map_err(|e| Problem::new(Code::Internal, format!("catalog does not serialise: {e}")))?;
+        let payload = serde_json::to_string(catalog).map_err(|e| {
+            Problem::new(Code::Internal, format!("catalog does not serialise: {e}"))
+        })?;
         let signature = key.sign(&[DOMAIN, payload.as_bytes()].concat());
         Ok(Self {
             payload,
@@ -223,20 +225,27 @@ impl SignedCatalog {
         let invalid = |what: &str| Problem::new(Code::SignatureInvalid, what.to_owned());
         if pinned.is_some_and(|p| p != self.key) {
             return Err(invalid("the catalog is signed by another key than the pinned one")
-                .with_hint("if the operator announced a new key, clear the site's data to accept it"));
+                .with_hint(
+                    "if the operator announced a new key, clear the site's data to accept it",
+                ));
         }
         let mut key = [0; 32];
-        hex::decode_to_slice(&self.key, &mut key).map_err(|_| invalid("the key is not 64 hex digits"))?;
+        hex::decode_to_slice(&self.key, &mut key)
+            .map_err(|_| invalid("the key is not 64 hex digits"))?;
         let mut signature = [0; 64];
         hex::decode_to_slice(&self.signature, &mut signature)
             .map_err(|_| invalid("the signature is not 128 hex digits"))?;
         VerifyingKey::from_bytes(&key)
             .and_then(|k| {
-                k.verify_strict(&[DOMAIN, self.payload.as_bytes()].concat(), &Signature::from_bytes(&signature))
+                k.verify_strict(
+                    &[DOMAIN, self.payload.as_bytes()].concat(),
+                    &Signature::from_bytes(&signature),
+                )
             })
             .map_err(|_| invalid("the catalog's signature does not match"))?;
-        serde_json::from_str(&self.payload)
-            .map_err(|e| Problem::new(Code::CatalogInvalid, format!("the catalog cannot be read: {e}")))
+        serde_json::from_str(&self.payload).map_err(|e| {
+            Problem::new(Code::CatalogInvalid, format!("the catalog cannot be read: {e}"))
+        })
     }
 }
 
@@ -258,11 +267,17 @@ impl Trust {
     pub fn accept(&mut self, signed: &SignedCatalog, now: u64) -> Result<Catalog, Problem> {
         let catalog = signed.verify(self.key.as_deref())?;
         if catalog.format != 1 {
-            return Err(Problem::new(Code::CatalogInvalid, format!("catalog format {} is not 1", catalog.format)));
+            return Err(Problem::new(
+                Code::CatalogInvalid,
+                format!("catalog format {} is not 1", catalog.format),
+            ));
         }
         if now >= catalog.expires_at {
-            return Err(Problem::new(Code::CatalogExpired, format!("expired at {}, now {now}", catalog.expires_at))
-                .with_hint("check the clock of this device, or ask the operator"));
+            return Err(Problem::new(
+                Code::CatalogExpired,
+                format!("expired at {}, now {now}", catalog.expires_at),
+            )
+            .with_hint("check the clock of this device, or ask the operator"));
         }
         if catalog.version < self.version {
             return Err(Problem::new(
@@ -270,11 +285,17 @@ impl Trust {
                 format!("catalog version {} after {}", catalog.version, self.version),
             ));
         }
-        let regressed = self.spent.iter().any(|(task, seen)| catalog.ledger.spent.get(task).is_some_and(|s| s < seen));
+        let regressed = self
+            .spent
+            .iter()
+            .any(|(task, seen)| catalog.ledger.spent.get(task).is_some_and(|s| s < seen));
         if catalog.ledger.sequence < self.ledger_sequence || regressed {
             return Err(Problem::new(
                 Code::LedgerRegression,
-                format!("ledger sequence {} after {}", catalog.ledger.sequence, self.ledger_sequence),
+                format!(
+                    "ledger sequence {} after {}",
+                    catalog.ledger.sequence, self.ledger_sequence
+                ),
             ));
         }
         self.key = Some(signed.key.clone());

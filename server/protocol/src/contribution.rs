@@ -88,17 +88,27 @@ impl Contribution {
         if bytes.len() != expected {
             return Err(Problem::new(
                 Code::FrameLength,
-                format!("a contribution of {parameters} parameters has {expected} bytes, not {}", bytes.len()),
+                format!(
+                    "a contribution of {parameters} parameters has {expected} bytes, not {}",
+                    bytes.len()
+                ),
             )
             .with_hint("read the catalog again and train from its current version"));
         }
         let (header, body) = bytes.split_at(HEADER_BYTES);
         if &header[..4] != MAGIC || header[68..] != parameters.to_le_bytes() {
-            return Err(Problem::new(Code::FrameInvalid, "the header is not that of a contribution"));
+            return Err(Problem::new(
+                Code::FrameInvalid,
+                "the header is not that of a contribution",
+            ));
         }
-        let values: Vec<i16> = body.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
+        let values: Vec<i16> =
+            body.chunks_exact(2).map(|b| i16::from_le_bytes([b[0], b[1]])).collect();
         if !within_bound(&values) {
-            return Err(Problem::new(Code::NormExceeded, "the update's integer norm exceeds 32767"));
+            return Err(Problem::new(
+                Code::NormExceeded,
+                "the update's integer norm exceeds 32767",
+            ));
         }
         let field = |at: usize| {
             let mut raw = [0; 32];

@@ -26,10 +26,11 @@ impl Delta {
         }
         let values: Vec<f32> = base.iter().zip(trained).map(|(b, t)| t - b).collect();
         match values.iter().position(|v| !v.is_finite()) {
-            Some(index) => {
-                Err(Problem::new(Code::TrainingDiverged, format!("parameter {index} is {}", values[index]))
-                    .with_hint("lower the learning rate or remove the example that caused it"))
-            }
+            Some(index) => Err(Problem::new(
+                Code::TrainingDiverged,
+                format!("parameter {index} is {}", values[index]),
+            )
+            .with_hint("lower the learning rate or remove the example that caused it")),
             None => Ok(Self(values)),
         }
     }
@@ -48,10 +49,13 @@ impl Delta {
         let factor = if norm > bound { bound / norm } else { 1.0 };
         let scale = factor * CLIP_INTEGER as f64 / clip.value();
         // Within ±32767 by construction; the cast saturates rather than wraps if it ever were not.
-        let values: Vec<i16> = self.0.iter().map(|v| (f64::from(*v) * scale).trunc() as i16).collect();
+        let values: Vec<i16> =
+            self.0.iter().map(|v| (f64::from(*v) * scale).trunc() as i16).collect();
         match within_bound(&values) {
             true => Ok(ClippedDelta { values, clipped: factor < 1.0 }),
-            false => Err(Problem::new(Code::NormExceeded, "the quantised update exceeds the clip norm")),
+            false => {
+                Err(Problem::new(Code::NormExceeded, "the quantised update exceeds the clip norm"))
+            }
         }
     }
 }
@@ -93,7 +97,9 @@ mod tests {
     #[test]
     fn non_finite_values_never_enter() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            assert!(Delta::between(&[0.0, 0.0], &[0.0, bad]).unwrap_err().is(Code::TrainingDiverged));
+            assert!(
+                Delta::between(&[0.0, 0.0], &[0.0, bad]).unwrap_err().is(Code::TrainingDiverged)
+            );
         }
         // A finite pair can still overflow in the difference.
         assert!(Delta::between(&[f32::MIN], &[f32::MAX]).is_err());

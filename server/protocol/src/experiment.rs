@@ -66,8 +66,9 @@ impl Report {
     /// The nullifier's bytes.
     pub fn nullifier(&self) -> Result<[u8; 32], Problem> {
         let mut bytes = [0; 32];
-        hex::decode_to_slice(&self.nullifier, &mut bytes)
-            .map_err(|_| Problem::new(Code::RequestInvalid, "the nullifier is not 64 hex digits"))?;
+        hex::decode_to_slice(&self.nullifier, &mut bytes).map_err(|_| {
+            Problem::new(Code::RequestInvalid, "the nullifier is not 64 hex digits")
+        })?;
         Ok(bytes)
     }
 

@@ -23,8 +23,11 @@ impl Name {
             && !text.starts_with('-')
             && !text.ends_with('-');
         if !valid {
-            return Err(Problem::new(Code::NameInvalid, format!("`{}` is no name", text.escape_debug()))
-                .with_hint("use 1 to 64 of a-z, 0-9 and inner hyphens"));
+            return Err(Problem::new(
+                Code::NameInvalid,
+                format!("`{}` is no name", text.escape_debug()),
+            )
+            .with_hint("use 1 to 64 of a-z, 0-9 and inner hyphens"));
         }
         Ok(Self(text))
     }
@@ -113,7 +116,8 @@ mod tests {
     #[test]
     fn the_version_id_is_the_documented_hash() {
         let primary = Digest::of(b"primary");
-        let part = Part { graph: Digest::of(b"graph"), weights: Digest::of(b"weights"), scale: 1.0 };
+        let part =
+            Part { graph: Digest::of(b"graph"), weights: Digest::of(b"weights"), scale: 1.0 };
         let bytes = [
             primary.as_bytes().as_slice(),
             part.graph.as_bytes(),

@@ -124,7 +124,13 @@ pub struct Problem {
 impl Problem {
     /// A problem of this code.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code: code.as_str(), status: code.status(), title: code.title(), detail: detail.into(), hint: None }
+        Self {
+            code: code.as_str(),
+            status: code.status(),
+            title: code.title(),
+            detail: detail.into(),
+            hint: None,
+        }
     }
 
     /// Adds what the caller can do about it.
