@@ -1,0 +1,23 @@
+import js from "@eslint/js";
+import tseslint from "typescript-eslint";
+
+export default tseslint.config(
+  { ignores: ["**/dist/**", "packages/client/wasm/**"] },
+  js.configs.recommended,
+  ...tseslint.configs.strict,
+  {
+    rules: {
+      "max-lines": ["error", { max: 300, skipBlankLines: true }],
+      "max-lines-per-function": ["error", { max: 70 }],
+      eqeqeq: "error",
+      // Indexing is checked by `noUncheckedIndexedAccess`; where the bound is plain, `!` says so.
+      "@typescript-eslint/no-non-null-assertion": "off",
+    },
+  },
+  {
+    files: ["**/*.mjs", "**/vite.config.ts"],
+    languageOptions: {
+      globals: { console: "readonly", process: "readonly", URL: "readonly", Buffer: "readonly" },
+    },
+  },
+);

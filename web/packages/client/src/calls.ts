@@ -1,0 +1,65 @@
+// What the page and its worker say to each other.
+
+import type { CostLimit, RunOptions, TrainOptions } from "./options.js";
+import type { WireInput } from "./input.js";
+import type {
+  ContributeResult,
+  ExampleCounts,
+  Graph,
+  LearnResult,
+  LibraryInfo,
+  Preview,
+  Privacy,
+  RefreshResult,
+  RunResult,
+  TrainProgress,
+  TrainReport,
+} from "./results.js";
+import type { OpenProgress } from "./options.js";
+
+/** What the page keeps of the worker's state, so that it can be read at once. */
+export interface Snapshot {
+  library: LibraryInfo;
+  graph: Graph;
+  privacy: Privacy;
+}
+
+export interface OpenCall {
+  url: string;
+  /** A compiled module, where another worker has one already; else where to fetch it. */
+  wasm: WebAssembly.Module | string;
+  costLimit: CostLimit;
+  publicKey: string | undefined;
+  persist: boolean;
+  live: boolean;
+}
+
+export interface Opened extends Snapshot {
+  module: WebAssembly.Module;
+}
+
+type Plain<T> = Omit<T, "signal" | "onProgress">;
+
+export type Calls = {
+  open: { argument: OpenCall; result: Opened; progress: OpenProgress };
+  run: { argument: { input: WireInput; options: Plain<RunOptions> }; result: RunResult };
+  learn: { argument: { input: WireInput; target: string | number }; result: LearnResult };
+  train: { argument: Plain<TrainOptions>; result: TrainReport; progress: TrainProgress };
+  preview: { argument: undefined; result: Preview };
+  contribute: { argument: undefined; result: ContributeResult };
+  consent: { argument: boolean; result: Privacy };
+  privacy: { argument: undefined; result: Privacy };
+  refresh: { argument: undefined; result: RefreshResult };
+  forget: { argument: undefined; result: undefined };
+  examples: { argument: undefined; result: ExampleCounts };
+  samples: { argument: undefined; result: Uint8Array | null };
+  /** Reads what another worker has stored on the device. */
+  reload: { argument: undefined; result: undefined };
+};
+
+/** What the worker tells without being asked. */
+export type WorkerEvents = {
+  snapshot: Snapshot;
+  version: RefreshResult;
+  problem: { code: string; message: string; hint?: string };
+};

@@ -1,0 +1,97 @@
+// The wasm client as this package uses it, and the way to load it.
+
+import init, { Client } from "../wasm/backstitch.js";
+import type { Pixels } from "./decode.js";
+import type { OpenCall } from "./calls.js";
+import type { OpenProgress, TensorInput } from "./options.js";
+import { PatchError } from "./problem.js";
+import type {
+  ContributeResult,
+  ExampleCounts,
+  Graph,
+  LearnResult,
+  LibraryInfo,
+  Preview,
+  Privacy,
+  RefreshResult,
+  RunResult,
+  TrainProgress,
+  TrainReport,
+} from "./results.js";
+
+type EngineInput = Pixels | TensorInput;
+
+/** The exports of the wasm client; every method throws `{ code, message, hint }`. */
+export interface Engine {
+  run(input: EngineInput, options: object): Promise<RunResult>;
+  learn(input: EngineInput, target: string | number): Promise<LearnResult>;
+  train(options: object, progress: (value: TrainProgress) => void): Promise<TrainReport>;
+  preview(): Promise<Preview>;
+  contribute(): Promise<ContributeResult>;
+  consent(given: boolean): Promise<Privacy>;
+  privacy(): Promise<Privacy> | Privacy;
+  refresh(): Promise<RefreshResult>;
+  forget(): Promise<void>;
+  examples(): Promise<ExampleCounts> | ExampleCounts;
+  samples(): Promise<Uint8Array | null>;
+  graph(): Graph;
+  library(): LibraryInfo;
+  close(): void;
+}
+
+type EngineProgress = Omit<OpenProgress, "overall">;
+
+export async function openEngine(
+  call: OpenCall,
+  signal: AbortSignal,
+  onProgress: (progress: EngineProgress) => void,
+): Promise<Engine> {
+  const options = {
+    public_key: call.publicKey,
+    cost_limit_ms: call.costLimit.ms ?? undefined,
+    cost_limit_bytes: call.costLimit.bytes ?? undefined,
+    persist: call.persist,
+    signal,
+  };
+  return (await Client.open(call.url, options, onProgress)) as Engine;
+}
+
+/** Compiles the module where it was not handed over, and makes this worker's own instance of it. */
+export async function loadWasm(wasm: WebAssembly.Module | string): Promise<WebAssembly.Module> {
+  const module = typeof wasm === "string" ? await compile(wasm) : wasm;
+  await init({ module_or_path: module });
+  return module;
+}
+
+async function compile(url: string): Promise<WebAssembly.Module> {
+  const failed = (what: string, hint: string, cause?: unknown): PatchError =>
+    new PatchError("wasm_failed", `${url}: ${what}`, hint, { cause });
+  let response: Response;
+  try {
+    response = await fetch(url);
+  } catch (cause) {
+    throw failed(
+      "cannot be fetched",
+      "allow the address in connect-src, or set wasmUrl to where the file is",
+      cause,
+    );
+  }
+  const type = response.headers.get("content-type") ?? "no type";
+  if (!response.ok || type.startsWith("text/html"))
+    throw failed(
+      `answered ${response.status} with ${type}`,
+      "serve client_bg.wasm there as application/wasm, or set wasmUrl to where it is",
+    );
+  try {
+    // Compiling while loading needs the right type; any other type still works, only later.
+    return await (type.startsWith("application/wasm")
+      ? WebAssembly.compileStreaming(response)
+      : WebAssembly.compile(await response.arrayBuffer()));
+  } catch (cause) {
+    throw failed(
+      cause instanceof Error ? cause.message : "does not compile",
+      "allow 'wasm-unsafe-eval' in script-src; if it is allowed, the file is damaged: deploy it again",
+      cause,
+    );
+  }
+}

@@ -1,0 +1,7 @@
+// The whole public surface of @backstitch/client.
+
+export { open } from "./open.js";
+export { Model } from "./model.js";
+export { PatchError } from "./problem.js";
+export type * from "./options.js";
+export type * from "./results.js";

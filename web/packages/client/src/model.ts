@@ -1,0 +1,169 @@
+// An open library: what a page holds.
+
+import type { OpenCall, Snapshot } from "./calls.js";
+import { cross } from "./input.js";
+import { idle } from "./idle.js";
+import type { CallOptions, Input, ModelEvents, RunOptions, TrainOptions } from "./options.js";
+import { closed, PatchError } from "./problem.js";
+import type {
+  ContributeResult,
+  ExampleCounts,
+  Graph,
+  LearnResult,
+  LibraryInfo,
+  Preview,
+  Privacy,
+  RefreshResult,
+  RunResult,
+  TrainReport,
+} from "./results.js";
+import { startWorker, type Started } from "./workers.js";
+
+type Listener<K extends keyof ModelEvents> = (detail: ModelEvents[K]) => void;
+
+/** Made by `open`. Every call takes an AbortSignal and rejects with a PatchError. */
+export class Model {
+  readonly #worker: Started;
+  readonly #workerUrl: string | URL | undefined;
+  readonly #call: OpenCall;
+  readonly #listeners = new Map<keyof ModelEvents, Set<Listener<never>>>();
+  #trainer: Started | undefined;
+  #snapshot: Snapshot;
+  #closed = false;
+
+  /** @internal */
+  constructor(worker: Started, workerUrl: string | URL | undefined, call: OpenCall, snapshot: Snapshot) {
+    this.#worker = worker;
+    this.#workerUrl = workerUrl;
+    this.#call = call;
+    this.#snapshot = snapshot;
+  }
+
+  /** The library as this device sees it now; replaced when a new version arrives. */
+  get library(): LibraryInfo {
+    return this.#snapshot.library;
+  }
+
+  /** The primary model's segments and the patches between them. */
+  get graph(): Graph {
+    return this.#snapshot.graph;
+  }
+
+  /** The device's own privacy ledger. */
+  get privacy(): Privacy {
+    return this.#snapshot.privacy;
+  }
+
+  /** Analyses the input, selects patches, stitches them in and runs. */
+  async run(input: Input, { signal, ...options }: RunOptions = {}): Promise<RunResult> {
+    const { input: wire, transfer } = await cross(input);
+    const result = await this.#worker.channel.call("run", { input: wire, options }, { signal, transfer });
+    const { version, patches, cost } = result;
+    this.#emit("stitch", { version, patches, cost });
+    return result;
+  }
+
+  /** Keeps an example on this device: the input and its right label, by name or index. */
+  async learn(input: Input, target: string | number, { signal }: CallOptions = {}): Promise<LearnResult> {
+    const { input: wire, transfer } = await cross(input);
+    return this.#worker.channel.call("learn", { input: wire, target }, { signal, transfer });
+  }
+
+  /**
+   * Trains the trainable patches on the kept examples, in a worker of its own, so that runs go on meanwhile.
+   * A cancelled training leaves everything as it was.
+   */
+  async train({
+    signal,
+    onProgress,
+    background = false,
+    ...options
+  }: TrainOptions = {}): Promise<TrainReport> {
+    if (background) await idle(signal);
+    if (this.#closed) throw closed();
+    if (!this.#call.persist) return this.#worker.channel.call("train", options, { signal, onProgress });
+    const trainer = (this.#trainer ??= startWorker(this.#workerUrl, () => undefined));
+    try {
+      await trainer.channel.call("open", this.#call, { signal });
+      const report = await trainer.channel.call("train", options, { signal, onProgress });
+      await this.#worker.channel.call("reload", undefined, { signal });
+      return report;
+    } finally {
+      // Wasm memory never shrinks, so the worker ends with its work; ending it is also what cancels a step.
+      trainer.stop();
+      if (this.#trainer === trainer) this.#trainer = undefined;
+    }
+  }
+
+  /** The exact bytes that `contribute` would send now. Sends nothing. */
+  preview({ signal }: CallOptions = {}): Promise<Preview> {
+    return this.#worker.channel.call("preview", undefined, { signal });
+  }
+
+  /** Sends the clipped update once consent, budget and round allow it; else says why not. */
+  contribute({ signal }: CallOptions = {}): Promise<ContributeResult> {
+    return this.#worker.channel.call("contribute", undefined, { signal });
+  }
+
+  /** Switches contributing on or off. It is off until this is called with `true`. */
+  consent(given: boolean, { signal }: CallOptions = {}): Promise<Privacy> {
+    return this.#worker.channel.call("consent", given, { signal });
+  }
+
+  /** Deletes examples, personal weights and consent from this device. The privacy ledger stays: it protects. */
+  async forget({ signal }: CallOptions = {}): Promise<void> {
+    await this.#worker.channel.call("forget", undefined, { signal });
+  }
+
+  /** How many examples are kept here, by label. */
+  examples({ signal }: CallOptions = {}): Promise<ExampleCounts> {
+    return this.#worker.channel.call("examples", undefined, { signal });
+  }
+
+  /** The library's built-in samples as bytes, if it has some. */
+  samples({ signal }: CallOptions = {}): Promise<Uint8Array | null> {
+    return this.#worker.channel.call("samples", undefined, { signal });
+  }
+
+  /** Asks the server for a new version now; an open model also follows by itself. */
+  refresh({ signal }: CallOptions = {}): Promise<RefreshResult> {
+    return this.#worker.channel.call("refresh", undefined, { signal });
+  }
+
+  /** Listens; the returned function stops listening. */
+  on<K extends keyof ModelEvents>(event: K, listener: Listener<K>): () => void {
+    const listeners = this.#listeners.get(event) ?? new Set();
+    this.#listeners.set(event, listeners.add(listener as Listener<never>));
+    return () => void listeners.delete(listener as Listener<never>);
+  }
+
+  /** Ends the workers and frees their memory. Calls under way reject with `closed`. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#trainer?.stop();
+    this.#worker.stop();
+    this.#emit("close", undefined);
+    this.#listeners.clear();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** @internal What the worker tells without being asked. */
+  receive(event: string, detail: unknown): void {
+    if (event === "snapshot") {
+      this.#snapshot = detail as Snapshot;
+      this.#emit("privacy", this.#snapshot.privacy);
+    } else if (event === "version") {
+      this.#emit("version", { ...(detail as RefreshResult), library: this.library });
+    } else if (event === "problem") {
+      this.#emit("error", PatchError.from(detail));
+    }
+  }
+
+  #emit<K extends keyof ModelEvents>(event: K, detail: ModelEvents[K]): void {
+    for (const listener of this.#listeners.get(event) ?? []) (listener as Listener<K>)(detail);
+  }
+}

@@ -1,0 +1,60 @@
+// open(url): from an address to a model that is ready to run.
+
+import type { OpenCall } from "./calls.js";
+import { Model } from "./model.js";
+import type { OpenOptions } from "./options.js";
+import { aborted, PatchError } from "./problem.js";
+import { startWorker } from "./workers.js";
+
+/**
+ * Opens a library: `https://host/v1/libraries/<name>`. Nothing is loaded or started before this call.
+ *
+ * Fails with `network_failed`, `not_found`, `signature_invalid`, `catalog_…`, `blob_mismatch`, `wasm_failed`,
+ * `worker_failed`, `unsupported` or `aborted`; a failed open leaves nothing running.
+ */
+export async function open(url: string | URL, options: OpenOptions = {}): Promise<Model> {
+  const {
+    onProgress,
+    signal,
+    costLimit = {},
+    publicKey,
+    workerUrl,
+    wasmUrl,
+    storage = "persistent",
+    live = true,
+  } = options;
+  if (signal?.aborted) throw aborted(signal.reason);
+  const call: OpenCall = {
+    url: absolute(url).href,
+    wasm: wasmUrl === undefined ? new URL("./client_bg.wasm", import.meta.url).href : absolute(wasmUrl).href,
+    costLimit,
+    publicKey,
+    persist: storage === "persistent",
+    live,
+  };
+  let model: Model | undefined;
+  const worker = startWorker(workerUrl, (event, detail) => model?.receive(event, detail));
+  try {
+    const opened = await worker.channel.call("open", call, { signal, onProgress });
+    model = new Model(worker, workerUrl, { ...call, wasm: opened.module, live: false }, opened);
+    return model;
+  } catch (thrown) {
+    worker.stop();
+    throw thrown;
+  }
+}
+
+function absolute(url: string | URL): URL {
+  try {
+    return new URL(url, globalThis.location?.href);
+  } catch (cause) {
+    throw new PatchError(
+      "request_invalid",
+      `"${String(url)}" is not an address`,
+      "give https://host/v1/libraries/<name>",
+      {
+        cause,
+      },
+    );
+  }
+}

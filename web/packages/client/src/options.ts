@@ -1,0 +1,95 @@
+// What goes in, and what a listener gets. Field names are those of the wire and of the manifests; every number's
+// unit stands in its name or beside it.
+
+import type { PatchError } from "./problem.js";
+import type { LibraryInfo, Privacy, RefreshResult, RunResult, TrainProgress } from "./results.js";
+
+/** Numbers with a shape, row-major, already in the model's scale. */
+export interface TensorInput {
+  data: Float32Array | Float64Array | Uint8Array | Uint8ClampedArray | number[];
+  shape: number[];
+}
+
+/** Anything that a model can be run on. A `string` needs a text library. */
+export type Input =
+  | ImageData
+  | ImageBitmap
+  | Blob
+  | HTMLCanvasElement
+  | OffscreenCanvas
+  | HTMLImageElement
+  | TensorInput
+  | string;
+
+/** What a run may cost. `null` lifts a limit that `open` set. */
+export interface CostLimit {
+  /** Milliseconds for the whole run, primary model and patches. */
+  ms?: number | null;
+  /** Bytes of weights that the stitched patches may have together. */
+  bytes?: number | null;
+}
+
+/** How far `open` is. `overall` runs from 0 to 1 and never back. */
+export interface OpenProgress {
+  stage: "wasm" | "catalog" | "primary" | "patch" | "compile" | "ready";
+  /** What is loaded now, such as a patch's name. */
+  name: string;
+  overall: number;
+  loaded_bytes: number;
+  total_bytes: number;
+}
+
+export interface OpenOptions {
+  onProgress?: (progress: OpenProgress) => void;
+  signal?: AbortSignal;
+  costLimit?: CostLimit;
+  /** Hex of the operator's Ed25519 key. Without it the first key seen is pinned on this device. */
+  publicKey?: string;
+  /** Where the worker script is, if your bundler does not find it by itself. */
+  workerUrl?: string | URL;
+  /** Where `client_bg.wasm` is, if your bundler does not find it by itself. */
+  wasmUrl?: string | URL;
+  /** `memory` leaves nothing behind on the device. Default: `persistent`. */
+  storage?: "persistent" | "memory";
+  /** Whether to follow new versions while the model is open. Default: true. */
+  live?: boolean;
+}
+
+export interface CallOptions {
+  signal?: AbortSignal;
+}
+
+export interface RunOptions extends CallOptions {
+  /** `auto` selects by the input; `none` runs the primary model alone; names force exactly these. */
+  patches?: "auto" | "none" | string[];
+  /** Also run the primary model alone, and return its answer as `base_output` and `base_top`. */
+  compare?: boolean;
+  /** Replaces the limits of `open` for this run. */
+  costLimit?: CostLimit;
+  /** Which weights of a patch that was trained here. Default `best`: whichever judges better here. */
+  weights?: "best" | "shared" | "personal";
+}
+
+export interface TrainOptions extends CallOptions {
+  onProgress?: (progress: TrainProgress) => void;
+  /** Start when the page is idle. */
+  background?: boolean;
+  /** Passes over the examples. Default: 10. */
+  epochs?: number;
+  /** Names of trainable patches. Default: all that the library's tasks name. */
+  patches?: string[];
+  seed?: number;
+}
+
+/** What a listener of `model.on` gets. */
+export interface ModelEvents {
+  /** After every run: what was stitched. */
+  stitch: Pick<RunResult, "version" | "patches" | "cost">;
+  /** A new catalog is in use; runs from now on see it. */
+  version: RefreshResult & { library: LibraryInfo };
+  /** The device's privacy ledger or consent changed. */
+  privacy: Privacy;
+  /** Something failed that no call was waiting for. */
+  error: PatchError;
+  close: undefined;
+}

@@ -1,0 +1,270 @@
+// What comes out. Field names are those of the wire and of the manifests.
+
+/** Feature name to value, such as `"image.noise"`. Units and ranges: `library().features`. */
+export type FeatureVector = Record<string, number>;
+
+export interface Ranked {
+  index: number;
+  label: string;
+  score: number;
+}
+
+export type ReasonCode =
+  | "chosen" // part of the best set
+  | "named" // the caller named it
+  | "not_named" // the caller named others, or none
+  | "requirement_not_met" // a feature is outside the patch's bounds
+  | "feature_missing" // a requirement names a feature that this input does not have
+  | "gain_not_positive" // would not help this input
+  | "not_trained" // its initial weights change nothing
+  | "over_limit" // too dear even alone
+  | "outweighed" // fits alone, but a better set uses the limit up
+  | "conflict"; // replaces what a chosen patch replaces
+
+export interface Candidate {
+  name: string;
+  version: number;
+  personal: boolean;
+  chosen: boolean;
+  /** One plain sentence. */
+  reason: string;
+  reason_code: ReasonCode;
+  /** Expected gain in the patch's own metric; null where a feature is missing. */
+  gain: number | null;
+  /** Measured where `cost_measured`, else estimated from multiply-accumulates. */
+  cost_ms: number;
+  cost_measured: boolean;
+  cost_bytes: number;
+  /** Tensors of the primary that it reads or changes. */
+  sites: string[];
+  /** Each requirement against the value found. */
+  requirements: {
+    feature: string;
+    at_least?: number;
+    at_most?: number;
+    value: number | null;
+    met: boolean;
+  }[];
+}
+
+export interface RunResult {
+  output: Float32Array;
+  shape: number[];
+  /** Labels by score (softmax), best first, at most 5; empty for a library without labels. */
+  top: Ranked[];
+  /** The primary alone; present where asked by `compare`. */
+  base_output?: Float32Array;
+  base_top?: Ranked[];
+  features: FeatureVector;
+  /** What was stitched, in stitching order. */
+  patches: { name: string; version: number; personal: boolean }[];
+  candidates: Candidate[];
+  cost: {
+    total_ms: number;
+    /** prepare, analyse, select, segment:0 …, patch:<name> …; base for the comparison, which total_ms leaves out. */
+    stages: { name: string; ms: number }[];
+    limit_ms: number | null;
+    limit_bytes: number | null;
+    bytes: number;
+    /** Whether analysis ran beside the first segment. */
+    overlapped: boolean;
+  };
+  /** Version id of the stitched combination, `bs1-…`. */
+  version: string;
+  /** Version id of the primary alone. */
+  base_version: string;
+  catalog_version: number;
+  /** Ids of `graph()` nodes that ran. */
+  graph: { active: string[]; skipped: string[] };
+}
+
+export interface ExampleCounts {
+  total: number;
+  training: number;
+  /** Every fifth example judges the training and is never trained on. */
+  held_out: number;
+  bytes: number;
+  limit: number;
+  per_label: { label: string; count: number }[];
+  /** Which patches they can train. */
+  trains: string[];
+}
+
+export interface LearnResult {
+  id: number;
+  examples: ExampleCounts;
+  /** What the model said before it was taught. */
+  answered: Ranked | null;
+  right: boolean;
+}
+
+export interface TrainProgress {
+  step: number;
+  steps: number;
+  epoch: number;
+  loss: number;
+}
+export interface Score {
+  loss: number;
+  accuracy: number;
+  n: number;
+}
+export interface TrainReport {
+  patches: string[];
+  steps: number;
+  epochs: number;
+  examples: { training: number; held_out: number };
+  curve: { step: number; loss: number }[];
+  /** On held-out examples, or on the training ones while there are fewer than five. */
+  judged_on: "held_out" | "training";
+  shared: Score;
+  personal: Score;
+  improved: boolean;
+  in_use: "shared" | "personal";
+  total_ms: number;
+  step_ms: number;
+}
+
+export interface Reason {
+  code: string;
+  message: string;
+  hint: string | null;
+}
+
+export interface Preview {
+  task: string;
+  round: number;
+  patches: { name: string; version: number }[];
+  parameters: number;
+  examples: number;
+  norm: number;
+  clip_norm: number;
+  clipped: boolean;
+  /** The exact bytes that would be posted. */
+  frame: Uint8Array;
+  frame_bytes: number;
+  header_bytes: number;
+  /** The integers in the frame; at most the first 4096. */
+  values: Int16Array;
+  /** What this contribution would cost, and the account afterwards. */
+  rho: number;
+  epsilon_after: number;
+  /** Held-out score with and without the training. */
+  shared: Score;
+  trained: Score;
+  /** Null where `contribute()` would send it now. */
+  refusal: Reason | null;
+}
+
+export interface ContributeResult {
+  contributed: boolean;
+  task: string;
+  round: number;
+  duplicate: boolean;
+  bytes: number;
+  /** Why nothing was sent. */
+  reason: Reason | null;
+}
+
+export interface TaskPrivacy {
+  name: string;
+  patches: string[];
+  round: number;
+  goal: number;
+  open: boolean;
+  closed_reason: string | null;
+  /** Of this device, within the running period. */
+  participations: number;
+  max_participations: number;
+  period_days: number;
+  min_separation: number;
+  last_round: number | null;
+  spent_rho: number;
+  spent_epsilon: number;
+  /** After one more contribution. */
+  next_epsilon: number;
+  /** The promise for one device and period. */
+  epsilon: number;
+  delta: number;
+  /** How certain an observer at even odds could become, in 0.5..1, now and at the promise. */
+  certainty: number;
+  certainty_limit: number;
+  clip_norm: number;
+  noise_multiplier: number;
+  /** Null where this device may contribute now. */
+  blocked: Reason | null;
+}
+export interface Privacy {
+  consent: boolean;
+  tasks: TaskPrivacy[];
+  experiments: {
+    name: string;
+    arm: string;
+    window: number;
+    seen: number;
+    reported: boolean;
+    epsilon: number;
+  }[];
+  ledger: { entries: number; head: string; intact: boolean; problem: Reason | null };
+  /** What a contribution contains, for people. */
+  sent: string[];
+  never_sent: string[];
+}
+
+export interface RefreshResult {
+  changed: boolean;
+  catalog_version: number;
+  patches: { name: string; from: number; to: number }[];
+  /** Putting the new weights in place, without downloading. */
+  swap_ms: number;
+}
+
+export interface GraphNode {
+  id: string;
+  kind: "input" | "segment" | "site" | "patch" | "output";
+  label: string;
+  /** Of a patch node. */
+  patch?: string;
+  mode?: "series" | "parallel" | "replace";
+  /** Operators and multiply-accumulates of a segment or patch. */
+  ops?: { op: string; count: number }[];
+  macs?: number;
+  shape?: number[];
+}
+export interface Graph {
+  nodes: GraphNode[];
+  edges: { from: string; to: string }[];
+}
+
+export interface LibraryInfo {
+  name: string;
+  title: string;
+  description: string;
+  modality: string;
+  labels: string[];
+  input: { name: string; shape: number[] };
+  output: { name: string; shape: number[] };
+  preprocessing: unknown;
+  catalog_version: number;
+  primary: { digest: string; bytes: number; macs: number; parameter_bytes: number };
+  patches: {
+    name: string;
+    function: string;
+    version: number;
+    versions: { version: number; aliases: string[] }[];
+    trainable: boolean;
+    parameters: number;
+    macs: number;
+    bytes: number;
+    sites: string[];
+    modes: string[];
+    requires: { feature: string; at_least?: number; at_most?: number }[];
+    performance: unknown;
+    licence: string;
+    /** `null` while nothing was trained here. */
+    personal: { in_use: boolean; examples: number } | null;
+  }[];
+  tasks: string[];
+  features: { name: string; unit: string; range: string; about: string; source: string }[];
+  key: string;
+}

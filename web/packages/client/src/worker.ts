@@ -1,0 +1,111 @@
+// The module worker: it alone owns the wasm client, so that the page never waits for arithmetic.
+
+import { serve } from "./channel.js";
+import type { Calls, OpenCall, Snapshot } from "./calls.js";
+import { decode } from "./decode.js";
+import { loadWasm, openEngine, type Engine } from "./engine.js";
+import { wholeProgress } from "./progress.js";
+import type { CostLimit } from "./options.js";
+import { PatchError } from "./problem.js";
+import { eventsUrl, watch, type Watch } from "./watch.js";
+
+let engine: Engine | undefined;
+let opened: OpenCall | undefined;
+let following: Watch | undefined;
+
+function current(): Engine {
+  if (!engine) throw new PatchError("closed", "no library is open in this worker", "call open() first");
+  return engine;
+}
+
+async function snapshot(): Promise<Snapshot> {
+  const { library, graph, privacy } = {
+    library: current().library(),
+    graph: current().graph(),
+    privacy: current().privacy(),
+  };
+  return { library, graph, privacy: await privacy };
+}
+
+/** Sends the new state before the answer that caused it, so that a caller who awaited sees it. */
+async function changed<T>(result: T): Promise<T> {
+  server.emit("snapshot", await snapshot());
+  return result;
+}
+
+const pixelsOf = async (input: Parameters<typeof decode>[0]): Promise<Parameters<Engine["run"]>[0]> => {
+  const decoded = await decode(input, current().library().modality);
+  if ("text" in decoded)
+    throw new PatchError("input_invalid", "text libraries are not supported yet", "give { data, shape }");
+  return decoded;
+};
+
+const limits = (limit: CostLimit | undefined): object => ({
+  ...(limit?.ms !== undefined && { cost_limit_ms: limit.ms }),
+  ...(limit?.bytes !== undefined && { cost_limit_bytes: limit.bytes }),
+});
+
+function follow(library: string): void {
+  if (!opened?.live || typeof EventSource === "undefined") return;
+  following = watch({
+    events: eventsUrl(opened.url),
+    library,
+    onChange: (version) => void server.enqueue(() => catchUp(version)),
+  });
+}
+
+async function catchUp(announced: number | undefined): Promise<void> {
+  try {
+    if (announced !== undefined && announced <= current().library().catalog_version) return;
+    const result = await current().refresh();
+    if (result.changed) server.emit("version", await changed(result));
+  } catch (thrown) {
+    server.emit("problem", PatchError.from(thrown).toJSON());
+  }
+}
+
+const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
+  async open(call, { signal, progress }) {
+    const report = wholeProgress(progress);
+    report({ stage: "wasm", name: "client_bg.wasm", loaded_bytes: 0, total_bytes: 0 });
+    const module = await loadWasm(call.wasm);
+    engine = await openEngine(call, signal, report);
+    opened = call;
+    follow(engine.library().name);
+    return { ...(await snapshot()), module };
+  },
+  async run({ input, options }, { signal }) {
+    const { costLimit, ...rest } = options;
+    return current().run(await pixelsOf(input), { ...rest, ...limits(costLimit), signal });
+  },
+  async learn({ input, target }) {
+    return changed(await current().learn(await pixelsOf(input), target));
+  },
+  async train(options, { signal, progress }) {
+    return changed(await current().train({ ...options, signal }, progress));
+  },
+  preview: async () => current().preview(),
+  contribute: async () => changed(await current().contribute()),
+  consent: async (given) => changed(await current().consent(given)),
+  privacy: async () => current().privacy(),
+  async refresh() {
+    const result = await current().refresh();
+    if (result.changed) server.emit("version", await changed(result));
+    return result;
+  },
+  async forget() {
+    await current().forget();
+    return changed(undefined);
+  },
+  examples: async () => current().examples(),
+  samples: async () => current().samples(),
+  async reload(_, { signal }) {
+    if (!opened) return undefined;
+    const next = await openEngine(opened, signal, () => undefined);
+    engine?.close();
+    engine = next;
+    return changed(undefined);
+  },
+});
+
+self.addEventListener("close", () => following?.stop());

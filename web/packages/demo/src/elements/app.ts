@@ -1,0 +1,192 @@
+// The page: the panels in the order in which the data flows.
+
+import { mark, sheet, vars } from "@backstitch/ui";
+import { css, html, nothing } from "lit";
+import { customElement } from "lit/decorators.js";
+import { StudioElement } from "../element.js";
+import "./contribute.js";
+import "./cost.js";
+import "./decision.js";
+import "./features.js";
+import "./graph.js";
+import "./input.js";
+import "./privacy.js";
+import "./result.js";
+import "./teach.js";
+import "./versions.js";
+
+@customElement("bs-app")
+export class App extends StudioElement {
+  static override styles = [
+    sheet,
+    css`
+      :host {
+        max-width: 1440px;
+        margin: 0 auto;
+        padding: var(--s3) var(--s4) var(--s6);
+      }
+      .top {
+        display: flex;
+        flex-wrap: wrap;
+        align-items: center;
+        gap: var(--s2) var(--s3);
+        min-height: 48px;
+      }
+      h1 {
+        font-size: 22px;
+        line-height: 32px;
+        letter-spacing: -0.01em;
+        display: flex;
+        align-items: center;
+        gap: 10px;
+      }
+      .lead {
+        flex: 1 1 320px;
+        color: var(--muted);
+      }
+      .bar {
+        height: 32px;
+        margin: var(--s1) 0 var(--s2);
+        display: flex;
+        align-items: center;
+        gap: var(--s2);
+        font-size: var(--small);
+        color: var(--muted);
+        min-width: 0;
+      }
+      .bar .mono {
+        overflow: hidden;
+        text-overflow: ellipsis;
+        white-space: nowrap;
+      }
+      .track {
+        flex: 0 0 160px;
+        height: 6px;
+        border-radius: 3px;
+        background: var(--line);
+        overflow: hidden;
+      }
+      .track div {
+        height: 100%;
+        width: var(--done);
+        background: var(--stitch);
+        transition: width var(--motion);
+      }
+      .dot {
+        width: 8px;
+        height: 8px;
+        border-radius: 50%;
+        background: var(--good);
+        flex: none;
+      }
+      .problem {
+        margin-bottom: var(--s3);
+      }
+      main {
+        display: grid;
+        grid-template-columns: repeat(12, minmax(0, 1fr));
+        gap: var(--s3);
+      }
+      main > * {
+        grid-column: span 12;
+      }
+      footer {
+        margin-top: var(--s4);
+        color: var(--muted);
+        font-size: var(--small);
+      }
+      @media (min-width: 760px) {
+        .half {
+          grid-column: span 6;
+        }
+      }
+      @media (min-width: 1120px) {
+        .c3 {
+          grid-column: span 3;
+        }
+        .c4 {
+          grid-column: span 4;
+        }
+        .c5 {
+          grid-column: span 5;
+        }
+      }
+      @media (max-width: 480px) {
+        :host {
+          padding-inline: 12px;
+        }
+      }
+    `,
+  ];
+
+  override render() {
+    const { studio } = this;
+    return html`
+      <div class="top">
+        <h1>${mark} Backstitch</h1>
+        <p class="lead">
+          A classifier that stitches repairs into itself while it runs. Everything you see happens on this
+          device.
+        </p>
+        <bs-theme></bs-theme>
+      </div>
+      <div class="bar" role="status">${this.#status()}</div>
+      ${this.#problem()}
+      <main>
+        <bs-input class="half c4" .studio=${studio}></bs-input>
+        <bs-result class="half c3" .studio=${studio}></bs-result>
+        <bs-decision class="c5" .studio=${studio}></bs-decision>
+        <bs-graph .studio=${studio}></bs-graph>
+        <bs-features class="half c4" .studio=${studio}></bs-features>
+        <bs-cost class="half c4" .studio=${studio}></bs-cost>
+        <bs-teach class="half c4" .studio=${studio}></bs-teach>
+        <bs-contribute class="half c4" .studio=${studio}></bs-contribute>
+        <bs-privacy class="half c4" .studio=${studio}></bs-privacy>
+        <bs-versions class="half c4" .studio=${studio}></bs-versions>
+      </main>
+      <footer>
+        Pictures: Fashion-MNIST by Zalando (MIT licence). Nothing on this page is sent anywhere unless you
+        switch contributing on and press “Contribute”.
+      </footer>
+    `;
+  }
+
+  #status() {
+    const { model, progress, result, failure } = this.studio;
+    if (failure) return html`Not open.`;
+    if (!model) {
+      const done = Math.round(100 * (progress?.overall ?? 0));
+      const what = {
+        wasm: "the engine",
+        catalog: "the catalog",
+        primary: "the model",
+        patch: "patches",
+        compile: "compiling",
+        ready: "ready",
+      };
+      return html`<div class="track"><div ${vars({ "--done": `${done}%` })}></div></div>
+        Loading ${progress ? what[progress.stage] : "the engine"} … <span class="num">${done} %</span>`;
+    }
+    return html`<span class="dot"></span> Running here
+      <span class="chip" title="The version of everything that the operator signed"
+        >catalog ${model.library.catalog_version}</span
+      >
+      ${result ? html`<span class="mono" title="The id of this stitched combination: the same parts have the same id everywhere">${result.version}</span>` : nothing}`;
+  }
+
+  #problem() {
+    const problem = this.studio.failure ?? this.studio.problem;
+    if (!problem) return nothing;
+    return html`<div class="problem" role="alert">
+      <strong>${problem.message}</strong> ${problem.hint ? html`<span>${problem.hint}.</span>` : nothing}
+      <span class="mono muted">${problem.code}</span>
+      ${this.studio.failure ? html`<button @click=${() => this.studio.open("/v1/libraries/fashion")}>Try again</button>` : nothing}
+    </div>`;
+  }
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    "bs-app": App;
+  }
+}

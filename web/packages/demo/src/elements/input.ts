@@ -1,0 +1,212 @@
+// Panel 1: what the model is shown.
+
+import { percent, sheet } from "@backstitch/ui";
+import { css, html, nothing } from "lit";
+import { customElement } from "lit/decorators.js";
+import { StudioElement } from "../element.js";
+import { load } from "../logic/loading.js";
+import type { Picture } from "../logic/picture.js";
+import type { Draw } from "./draw.js";
+import "./draw.js";
+import "./picture.js";
+import "./slider.js";
+
+const PRESETS = [
+  { name: "Clean", noise: 0, contrast: 1, tilt: 0 },
+  { name: "Noisy", noise: 0.3, contrast: 1, tilt: 0 },
+  { name: "Flat light", noise: 0, contrast: 0.2, tilt: 0 },
+  { name: "Tilted", noise: 0, contrast: 1, tilt: 25 },
+];
+
+@customElement("bs-input")
+export class InputPanel extends StudioElement {
+  static override styles = [
+    sheet,
+    css`
+      .view {
+        display: grid;
+        grid-template-columns: 168px 1fr;
+        gap: var(--s3);
+        align-items: start;
+      }
+      .big {
+        width: 168px;
+      }
+      .strip {
+        display: grid;
+        grid-template-columns: repeat(10, minmax(0, 1fr));
+        gap: 6px;
+      }
+      .strip button {
+        padding: 2px;
+        min-height: 0;
+        border: 2px solid transparent;
+        background: none;
+        border-radius: var(--radius-small);
+      }
+      .strip button[aria-pressed="true"] {
+        border-color: var(--stitch);
+        background: none;
+      }
+      .strip bs-picture {
+        min-width: 20px;
+      }
+      .strip-space {
+        aspect-ratio: 5 / 1;
+      }
+      .presets button {
+        min-height: 32px;
+        padding: 3px 10px;
+      }
+      input[type="file"] {
+        position: absolute;
+        opacity: 0;
+        width: 1px;
+      }
+      input[type="file"]:focus-visible + .button {
+        outline: 2px solid var(--base);
+        outline-offset: 2px;
+      }
+      .drop {
+        outline: 2px dashed var(--stitch);
+        outline-offset: 8px;
+        border-radius: var(--radius);
+      }
+      @media (max-width: 420px) {
+        .view {
+          grid-template-columns: 120px 1fr;
+        }
+        .big {
+          width: 120px;
+        }
+      }
+    `,
+  ];
+
+  override render() {
+    const { studio } = this;
+    const { address, picture, samples } = studio;
+    const name = studio.own ? "your own picture" : (studio.sample?.name ?? "");
+    return html`<bs-panel
+      step="1"
+      heading="Show it something"
+      hint="Pick a sample, then make it hard to see."
+    >
+      <div class="stack" @dragover=${this.#over} @dragleave=${this.#leave} @drop=${this.#drop}>
+        <div class="view">
+          <bs-picture class="big" .picture=${picture} alt=${`The input: ${name}`}></bs-picture>
+          <div class="stack tight">
+            <div class="presets row" role="group" aria-label="Conditions">
+              ${PRESETS.map(
+                ({ name, ...conditions }) =>
+                  html`<button
+                    aria-pressed=${matches(address, conditions)}
+                    @click=${() => studio.set(conditions)}
+                  >
+                    ${name}
+                  </button>`,
+              )}
+            </div>
+            <p class="small muted">
+              28 × 28 pixels, grey. ${name ? html`Shown: <strong>${name}</strong>.` : nothing}
+            </p>
+            <div class="row">
+              <input id="file" type="file" accept="image/*" @change=${this.#file} />
+              <label for="file" class="button">Upload</label>
+              <button @click=${() => this.renderRoot.querySelector<Draw>("bs-draw")?.show()}>Draw</button>
+            </div>
+          </div>
+        </div>
+        <div>
+          ${this.#slider("Noise", "noise", 0.5, 0.01, `σ ${address.noise.toFixed(2)}`, "Standard deviation of Gaussian noise, in units of full brightness")}
+          ${this.#slider("Contrast", "contrast", 1, 0.01, percent(address.contrast), "Share of the original contrast that is left", 0.1)}
+          ${this.#slider("Tilt", "tilt", 45, 1, `${address.tilt}°`, "Degrees, positive is anticlockwise", -45)}
+        </div>
+        <div class="strip" role="group" aria-label="Samples">
+          ${
+            samples.length === 0
+              ? html`<div class="strip-space"></div>`
+              : samples.map(
+                  (sample, index) =>
+                    html`<button
+                      aria-pressed=${!studio.own && index === address.sample}
+                      aria-label=${sample.name}
+                      title=${sample.name}
+                      @click=${() => studio.set({ sample: index })}
+                    >
+                      <bs-picture .picture=${sample.picture} alt=""></bs-picture>
+                    </button>`,
+                )
+          }
+        </div>
+        <bs-draw @picture=${(event: CustomEvent<Picture>) => studio.show(event.detail)}></bs-draw>
+      </div>
+      <button
+        slot="aside"
+        class="quiet small"
+        title="Draw other random numbers for the noise"
+        @click=${this.#reseed}
+      >
+        New noise
+      </button>
+    </bs-panel>`;
+  }
+
+  #slider(
+    label: string,
+    key: "noise" | "contrast" | "tilt",
+    max: number,
+    step: number,
+    text: string,
+    title: string,
+    min = 0,
+  ) {
+    return html`<bs-slider
+      label=${label}
+      hint=${title}
+      .min=${min}
+      .max=${max}
+      .step=${step}
+      .value=${this.studio.address[key]}
+      text=${text}
+      @change-value=${(event: CustomEvent<number>) => this.studio.set({ [key]: event.detail })}
+    ></bs-slider>`;
+  }
+
+  #reseed = (): void => this.studio.set({ seed: (this.studio.address.seed % 9999) + 1 });
+
+  #file = (event: Event): void => {
+    const input = event.target as HTMLInputElement;
+    void this.#take(input.files?.[0]);
+    input.value = "";
+  };
+
+  #over = (event: DragEvent): void => {
+    event.preventDefault();
+    (event.currentTarget as HTMLElement).classList.add("drop");
+  };
+
+  #leave = (event: DragEvent): void => (event.currentTarget as HTMLElement).classList.remove("drop");
+
+  #drop = (event: DragEvent): void => {
+    event.preventDefault();
+    this.#leave(event);
+    void this.#take(event.dataTransfer?.files[0]);
+  };
+
+  async #take(file: File | undefined): Promise<void> {
+    if (!file) return;
+    try {
+      this.studio.show(await load(file));
+    } catch (thrown) {
+      this.studio.report(thrown);
+    }
+  }
+}
+
+function matches(
+  now: { noise: number; contrast: number; tilt: number },
+  preset: { noise: number; contrast: number; tilt: number },
+): boolean {
+  return now.noise === preset.noise && now.contrast === preset.contrast && now.tilt === preset.tilt;
+}

@@ -1,0 +1,142 @@
+// Panel: examples that stay here, and what training on them brings.
+
+import { count, milliseconds, percent, sheet, vars, type Series } from "@backstitch/ui";
+import type { ExampleCounts, TrainReport } from "@backstitch/client";
+import { css, html, nothing } from "lit";
+import { customElement, state } from "lit/decorators.js";
+import { StudioElement } from "../element.js";
+
+const CURVE: Series[] = [{ label: "Loss", colour: "--stitch" }];
+
+@customElement("bs-teach")
+export class Teach extends StudioElement {
+  static override styles = [
+    sheet,
+    css`
+      .counts {
+        display: grid;
+        grid-template-columns: repeat(10, 1fr);
+        gap: 4px;
+        align-items: end;
+        height: 40px;
+      }
+      .counts div {
+        height: var(--tall);
+        min-height: 3px;
+        border-radius: 2px;
+        background: var(--stitch);
+      }
+      .counts .none {
+        background: var(--line);
+      }
+      .curve {
+        min-height: 130px;
+      }
+      .report {
+        min-height: 44px;
+      }
+      select {
+        flex: 1 1 120px;
+        min-width: 0;
+      }
+    `,
+  ];
+
+  @state() private picked: number | undefined;
+
+  override render() {
+    const { model, teaching, truth, picture } = this.studio;
+    const { counts, busy, training } = teaching;
+    const label = this.picked ?? truth ?? 0;
+    const ready = model !== undefined && picture !== undefined;
+    return html`<bs-panel
+      step="7"
+      heading="Teach it"
+      hint="Examples stay on this device. Only training reads them."
+    >
+      <div class="row">
+        <select id="label" aria-label="The right answer for this picture" @change=${this.#pick}>
+          ${(model?.library.labels ?? []).map((name, index) => html`<option value=${index} ?selected=${index === label}>${name}</option>`)}
+        </select>
+        <button ?disabled=${!ready || busy} @click=${() => teaching.teach(label)}>Teach this picture</button>
+      </div>
+      <button
+        ?disabled=${!ready || busy}
+        @click=${() => teaching.teachAll()}
+        title="Every sample twice, as the sliders are set now, tilted by two degrees more and less"
+      >
+        Teach all ${count(this.studio.samples.length * 2)} samples as they look now
+      </button>
+      ${counts ? tally(counts) : html`<div class="counts"></div>`}
+      <div class="row">
+        <button class="primary" ?disabled=${busy || !counts?.total} @click=${() => teaching.train()}>
+          Train here
+        </button>
+        ${
+          training
+            ? html`<button @click=${() => teaching.stop()}>Stop</button>
+                <span class="small muted num" role="status">step ${training.step} of ${training.steps}</span>`
+            : html`<span class="small muted">in a worker of its own, so the page stays quick</span>`
+        }
+      </div>
+      <bs-plot
+        class="curve"
+        .series=${CURVE}
+        .data=${[teaching.curve.map(({ step }) => step), teaching.curve.map(({ loss }) => loss)]}
+        .height=${130}
+        xLabel="training step"
+        yLabel="loss (nats)"
+        summary=${`Training curve, ${teaching.curve.length} steps`}
+      ></bs-plot>
+      <p class="report" role="status">${teaching.report ? outcome(teaching.report) : nothing}</p>
+    </bs-panel>`;
+  }
+
+  override willUpdate(): void {
+    // A new picture has a new right answer.
+    if (this.#seen !== this.studio.scene) this.picked = undefined;
+    this.#seen = this.studio.scene;
+  }
+
+  #seen: unknown;
+
+  #pick = (event: Event): void => void (this.picked = Number((event.target as HTMLSelectElement).value));
+}
+
+function tally(counts: ExampleCounts) {
+  const most = Math.max(1, ...counts.per_label.map(({ count: n }) => n));
+  return html`<div>
+    <div
+      class="counts"
+      role="img"
+      aria-label=${counts.per_label.map(({ label, count: n }) => `${label} ${n}`).join(", ")}
+    >
+      ${counts.per_label.map(
+        ({ label, count: n }) =>
+          html`<div
+            class=${n ? "" : "none"}
+            title=${`${label}: ${n}`}
+            ${vars({ "--tall": `${(100 * n) / most}%` })}
+          ></div>`,
+      )}
+    </div>
+    <p class="small muted num" id="examples">
+      ${count(counts.total)} of at most ${count(counts.limit)} examples: ${count(counts.training)} to train
+      on, ${count(counts.held_out)} held out to judge
+    </p>
+  </div>`;
+}
+
+function outcome(report: TrainReport) {
+  const { shared, personal, judged_on, improved, steps, step_ms } = report;
+  const judged =
+    judged_on === "held_out"
+      ? `${personal.n} held-out examples`
+      : `the ${personal.n} training examples (teach more to hold some out)`;
+  return html`<strong
+      >${improved ? "Better here, so your version is in use." : "Not better here, so the shared version stays in use."}</strong
+    >
+    On ${judged}: ${percent(shared.accuracy)} right before, ${percent(personal.accuracy)} after; loss
+    ${shared.loss.toFixed(2)} → ${personal.loss.toFixed(2)}. ${count(steps)} steps at
+    ${milliseconds(step_ms)}.`;
+}

@@ -1,0 +1,41 @@
+// What is on the page, in the address, so that it can be sent to somebody.
+
+import type { Conditions } from "./picture.js";
+
+export interface Address extends Conditions {
+  sample: number;
+}
+
+export const START: Address = { sample: 2, noise: 0, contrast: 1, tilt: 0, seed: 1 };
+
+const LIMITS = {
+  sample: [0, 999],
+  noise: [0, 0.5],
+  contrast: [0.1, 1],
+  tilt: [-45, 45],
+  seed: [1, 9999],
+} as const;
+
+export function readAddress(hash: string): Address {
+  const given = new URLSearchParams(hash.replace(/^#/, ""));
+  const read = (name: keyof Address): number => {
+    const text = given.get(name);
+    const value = text === null || text === "" ? NaN : Number(text);
+    const [low, high] = LIMITS[name];
+    return Number.isFinite(value) ? Math.min(high, Math.max(low, value)) : START[name];
+  };
+  return {
+    sample: Math.round(read("sample")),
+    noise: read("noise"),
+    contrast: read("contrast"),
+    tilt: read("tilt"),
+    seed: Math.round(read("seed")),
+  };
+}
+
+export function writeAddress(address: Address): string {
+  const digits = { sample: 0, noise: 2, contrast: 2, tilt: 0, seed: 0 };
+  return `#${(Object.keys(digits) as (keyof Address)[])
+    .map((name) => `${name}=${Number(address[name].toFixed(digits[name]))}`)
+    .join("&")}`;
+}

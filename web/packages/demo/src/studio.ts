@@ -1,0 +1,160 @@
+// The page's state, and what people can do to it. Elements read it and call it; it knows no element.
+
+import { open, PatchError, type Model, type OpenProgress, type RunResult } from "@backstitch/client";
+import { readAddress, writeAddress, type Address } from "./logic/address.js";
+import { photograph, SIDE, type Picture } from "./logic/picture.js";
+import { readSamples, type Sample } from "./logic/samples.js";
+import { namedPatches, type Override } from "./logic/whatif.js";
+import { Sharing } from "./sharing.js";
+import { Teaching } from "./teaching.js";
+
+export interface Arrival {
+  at: number;
+  catalog_version: number;
+  patches: { name: string; from: number; to: number }[];
+  swap_ms: number;
+}
+
+export class Studio extends EventTarget {
+  readonly teaching = new Teaching(this);
+  readonly sharing = new Sharing(this);
+  model: Model | undefined;
+  progress: OpenProgress | undefined;
+  /** Why the library could not be opened. */
+  failure: PatchError | undefined;
+  /** What went wrong last, until something works again. */
+  problem: PatchError | undefined;
+  samples: Sample[] = [];
+  address: Address = readAddress(location.hash);
+  /** A drawn or loaded picture that stands in for the sample. */
+  own: Picture | undefined;
+  picture: Picture | undefined;
+  /** The automatic choice, and what is shown: the same unless something is overridden. */
+  automatic: RunResult | undefined;
+  result: RunResult | undefined;
+  overrides = new Map<string, Override>();
+  limitMs: number | undefined;
+  arrivals: Arrival[] = [];
+  #running = false;
+  #again = false;
+
+  changed(): void {
+    this.dispatchEvent(new Event("change"));
+  }
+
+  async open(url: string): Promise<void> {
+    this.failure = undefined;
+    this.changed();
+    try {
+      const model = await open(url, {
+        onProgress: (progress) => {
+          this.progress = progress;
+          this.changed();
+        },
+      });
+      this.model = model;
+      model.on("version", ({ catalog_version, patches, swap_ms }) => {
+        this.arrivals = [
+          { at: Date.now() / 1000, catalog_version, patches, swap_ms },
+          ...this.arrivals,
+        ].slice(0, 12);
+        void this.sharing.refreshPreview();
+        void this.rerun();
+      });
+      model.on("privacy", () => this.changed());
+      model.on("error", (problem) => this.report(problem));
+      const bytes = await model.samples();
+      this.samples = bytes ? readSamples(bytes) : [];
+      await this.teaching.load();
+      await this.rerun();
+    } catch (thrown) {
+      this.failure = PatchError.from(thrown);
+      this.changed();
+    }
+  }
+
+  /** The picture before anything happened to it. */
+  get scene(): Picture | undefined {
+    return this.own ?? this.sample?.picture;
+  }
+
+  get sample(): Sample | undefined {
+    return this.samples[Math.min(this.address.sample, this.samples.length - 1)];
+  }
+
+  /** The right answer, where it is known. */
+  get truth(): number | undefined {
+    return this.own ? undefined : this.sample?.label;
+  }
+
+  set(part: Partial<Address>): void {
+    this.address = { ...this.address, ...part };
+    if (part.sample !== undefined) this.own = undefined;
+    history.replaceState(null, "", writeAddress(this.address));
+    void this.rerun();
+  }
+
+  follow(hash: string): void {
+    this.address = readAddress(hash);
+    void this.rerun();
+  }
+
+  show(picture: Picture): void {
+    this.own = picture;
+    void this.rerun();
+  }
+
+  override(name: string, override: Override): void {
+    this.overrides.set(name, override);
+    void this.rerun();
+  }
+
+  limit(ms: number | undefined): void {
+    this.limitMs = ms;
+    void this.rerun();
+  }
+
+  report(thrown: unknown): void {
+    this.problem = PatchError.from(thrown);
+    this.changed();
+  }
+
+  /** Runs on what the page shows now. Calls during a run fold into one more run. */
+  async rerun(): Promise<void> {
+    this.picture = this.scene && photograph(this.scene, this.address);
+    this.changed();
+    if (this.#running) {
+      this.#again = true;
+      return;
+    }
+    this.#running = true;
+    try {
+      do {
+        this.#again = false;
+        await this.#run();
+      } while (this.#again);
+      this.problem = undefined;
+    } catch (thrown) {
+      this.report(thrown);
+    } finally {
+      this.#running = false;
+      this.changed();
+    }
+  }
+
+  async #run(): Promise<void> {
+    const { model, picture } = this;
+    if (!model || !picture) return;
+    const input = tensor(picture);
+    const costLimit = { ms: this.limitMs ?? null };
+    const automatic = await model.run(input, { compare: true, costLimit });
+    const names = namedPatches(automatic.candidates, this.overrides);
+    this.result = names ? await model.run(input, { patches: names, compare: true, costLimit }) : automatic;
+    this.automatic = automatic;
+    this.changed();
+  }
+}
+
+export function tensor(picture: Picture): { data: Float32Array; shape: number[] } {
+  return { data: picture, shape: [1, 1, SIDE, SIDE] };
+}

@@ -1,0 +1,87 @@
+// Teaching and training: the examples stay on this device.
+
+import type { ExampleCounts, TrainProgress, TrainReport } from "@backstitch/client";
+import { photograph } from "./logic/picture.js";
+import { tensor, type Studio } from "./studio.js";
+
+/** One person's pictures are not all tilted alike. */
+const JITTER_DEGREES = [-2, 2];
+
+export class Teaching {
+  counts: ExampleCounts | undefined;
+  training: TrainProgress | undefined;
+  curve: { step: number; loss: number }[] = [];
+  report: TrainReport | undefined;
+  busy = false;
+  #abort: AbortController | undefined;
+
+  constructor(private readonly studio: Studio) {}
+
+  async load(): Promise<void> {
+    this.counts = await this.studio.model?.examples();
+  }
+
+  /** This picture, as it looks now. */
+  async teach(label: number): Promise<void> {
+    const { model, picture } = this.studio;
+    if (!model || !picture) return;
+    await this.#guard(async () => {
+      this.counts = (await model.learn(tensor(picture), label)).examples;
+    });
+  }
+
+  /** Every sample twice, under the conditions of the sliders. */
+  async teachAll(): Promise<void> {
+    const { model, samples, address } = this.studio;
+    if (!model) return;
+    await this.#guard(async () => {
+      for (const [turn, jitter] of JITTER_DEGREES.entries())
+        for (const [index, { picture, label }] of samples.entries()) {
+          const seed = address.seed + 1 + turn * samples.length + index;
+          const shown = photograph(picture, { ...address, tilt: address.tilt + jitter, seed });
+          this.counts = (await model.learn(tensor(shown), label)).examples;
+          this.studio.changed();
+        }
+    });
+  }
+
+  async train(): Promise<void> {
+    const { model } = this.studio;
+    if (!model) return;
+    this.curve = [];
+    this.report = undefined;
+    this.#abort = new AbortController();
+    await this.#guard(async () => {
+      this.report = await model.train({
+        signal: this.#abort!.signal,
+        onProgress: (progress) => {
+          this.training = progress;
+          this.curve = [...this.curve, { step: progress.step, loss: progress.loss }];
+          this.studio.changed();
+        },
+      });
+      this.curve = this.report.curve;
+    });
+    this.training = undefined;
+    await this.studio.sharing.refreshPreview();
+    await this.studio.rerun();
+  }
+
+  stop(): void {
+    this.#abort?.abort();
+  }
+
+  async #guard(work: () => Promise<void>): Promise<void> {
+    this.busy = true;
+    this.studio.problem = undefined;
+    this.studio.changed();
+    try {
+      await work();
+    } catch (thrown) {
+      if ((thrown as Error).name !== "AbortError") this.studio.report(thrown);
+    } finally {
+      this.busy = false;
+      this.studio.changed();
+    }
+  }
+}
