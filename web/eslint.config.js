@@ -10,6 +10,7 @@ export default tseslint.config(
       "max-lines": ["error", { max: 300, skipBlankLines: true }],
       "max-lines-per-function": ["error", { max: 70 }],
       eqeqeq: "error",
+      "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_" }],
       // Indexing is checked by `noUncheckedIndexedAccess`; where the bound is plain, `!` says so.
       "@typescript-eslint/no-non-null-assertion": "off",
     },

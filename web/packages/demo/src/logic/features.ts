@@ -15,7 +15,7 @@ export function bounds(feature: string, patches: LibraryInfo["patches"]): Bound[
     requires
       .filter((rule) => rule.feature === feature)
       .flatMap(({ at_least, at_most }): Bound[] => [
-        ...(at_least == null
+        ...(typeof at_least !== "number"
           ? []
           : [
               {
@@ -25,7 +25,7 @@ export function bounds(feature: string, patches: LibraryInfo["patches"]): Bound[
                 met: (v: number) => v >= at_least,
               },
             ]),
-        ...(at_most == null
+        ...(typeof at_most !== "number"
           ? []
           : [{ patch: name, value: at_most, text: `≤ ${trim(at_most)}`, met: (v: number) => v <= at_most }]),
       ]),

@@ -1,0 +1,91 @@
+// The privacy ledger: what was spent, what the next release costs, and whether it still fits.
+
+import { clock, sheet, short, type Series } from "@backstitch/ui";
+import { css, html } from "lit";
+import { customElement, property } from "lit/decorators.js";
+import { ConsoleElement } from "../element.js";
+import { seconds, type LedgerRecord, type TaskState } from "../state.js";
+
+const SERIES: Series[] = [
+  { label: "Spent", colour: "--stitch", stepped: true },
+  { label: "Budget", colour: "--base", dash: [6, 4] },
+];
+const ROWS = 8;
+
+@customElement("bs-ledger")
+export class Ledger extends ConsoleElement {
+  static override styles = [
+    sheet,
+    css`
+      bs-plot {
+        min-height: 176px;
+      }
+    `,
+  ];
+
+  @property({ attribute: false }) records: LedgerRecord[] = [];
+
+  override render() {
+    return html`<bs-panel
+      heading="Privacy ledger"
+      hint="Each release is written here before its noise is drawn. A release that does not fit is refused."
+    >
+      ${this.library.tasks.map((task) => this.#task(task))}
+      <div class="scroll">
+        <table class="small">
+          <thead>
+            <tr>
+              <th class="right">No.</th>
+              <th>At</th>
+              <th>Task</th>
+              <th>Kind</th>
+              <th class="right">ρ</th>
+              <th class="right">Σ ρ</th>
+              <th>State</th>
+              <th>Hash</th>
+            </tr>
+          </thead>
+          <tbody>
+            ${this.records.slice(-ROWS).reverse().map(row)}
+          </tbody>
+        </table>
+        ${this.records.length ? "" : html`<p class="muted small">Nothing was released yet, so nothing is spent.</p>`}
+      </div>
+    </bs-panel>`;
+  }
+
+  #task(task: TaskState) {
+    const own = this.records.filter(
+      (record) => record.task === task.name || record.task.endsWith(`.${task.name}`),
+    );
+    const left = Math.max(0, Math.floor((task.budget_rho - task.spent_rho) / task.next_release_rho + 1e-9));
+    return html`<p>
+        <strong>${task.name}</strong>: ε ${task.spent_epsilon.toFixed(2)} of ${task.budget_epsilon.toFixed(2)}
+        spent by the worst-placed device
+        <span class="muted num">(ρ ${task.spent_rho.toFixed(4)} of ${task.budget_rho.toFixed(4)})</span>. The
+        next release costs ρ ${task.next_release_rho.toFixed(4)}:
+        ${left ? `it fits ${left} more ${left === 1 ? "time" : "times"}` : "it does not fit"}.
+      </p>
+      <bs-plot
+        .series=${SERIES}
+        .data=${[[0, ...own.map((_, index) => index + 1)], [0, ...own.map(({ cumulative_rho }) => cumulative_rho)], [0, ...own].map(() => task.budget_rho)]}
+        .height=${140}
+        xLabel="release"
+        yLabel="ρ"
+        summary=${`Cumulative rho over ${own.length} releases: ${task.spent_rho.toFixed(4)} of ${task.budget_rho.toFixed(4)}`}
+      ></bs-plot>`;
+  }
+}
+
+function row(record: LedgerRecord) {
+  return html`<tr data-sequence=${record.sequence}>
+    <td class="right">${record.sequence}</td>
+    <td class="num">${clock(seconds(record.at))}</td>
+    <td>${record.task}</td>
+    <td>${record.kind}</td>
+    <td class="right">${record.rho.toFixed(4)}</td>
+    <td class="right">${record.cumulative_rho.toFixed(4)}</td>
+    <td>${record.state}</td>
+    <td class="mono" title=${record.hash}>${short(record.hash)}</td>
+  </tr>`;
+}

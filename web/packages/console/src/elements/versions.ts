@@ -1,0 +1,143 @@
+// Versions of every patch: where they came from, what they bring, and which one is live.
+
+import { clock, count, percent, points, sheet, short } from "@backstitch/ui";
+import { css, html, nothing } from "lit";
+import { customElement } from "lit/decorators.js";
+import { ConsoleElement } from "../element.js";
+import { seconds, type PatchState, type VersionState } from "../state.js";
+import "./reason-dialog.js";
+
+const ROWS = 6;
+
+@customElement("bs-versions-table")
+export class VersionsTable extends ConsoleElement {
+  static override styles = [
+    sheet,
+    css`
+      .patch + .patch {
+        margin-top: var(--s3);
+      }
+      tr.champion td:first-child {
+        box-shadow: inset 3px 0 var(--stitch);
+      }
+      td:first-child {
+        padding-inline-start: 12px;
+      }
+      button {
+        min-height: 28px;
+        padding: 2px 10px;
+      }
+      td {
+        vertical-align: middle;
+      }
+    `,
+  ];
+
+  override render() {
+    return html`<bs-panel
+        heading="Versions"
+        hint="An alias decides what clients run. Moving it takes a reason, and clients follow within seconds."
+      >
+        <div>${this.library.patches.map((patch) => this.#patch(patch))}</div>
+      </bs-panel>
+      <bs-reason-dialog></bs-reason-dialog>`;
+  }
+
+  #patch(patch: PatchState) {
+    const champion = patch.versions.find(({ aliases }) => aliases.includes("champion"));
+    const previous = patch.versions.find(({ aliases }) => aliases.includes("previous"));
+    const shown = [...patch.versions].sort((a, b) => b.version - a.version);
+    return html`<div class="patch" data-patch=${patch.name}>
+      <div class="row spread">
+        <h3>${patch.name}</h3>
+        ${
+          previous
+            ? html`<button class="rollback" @click=${() => this.#rollback(patch.name, previous)}>
+                Roll back to v${previous.version}
+              </button>`
+            : nothing
+        }
+      </div>
+      <div class="scroll">
+        <table class="small">
+          <thead>
+            <tr>
+              <th>Version</th>
+              <th>Alias</th>
+              <th>From</th>
+              <th class="right">Cohort</th>
+              <th>Measured</th>
+              <th>Made</th>
+              <th>Weights</th>
+              <th></th>
+            </tr>
+          </thead>
+          <tbody>
+            ${shown.filter((version, index) => index < ROWS || version.aliases.length > 0).map((version) => this.#row(patch.name, version, champion))}
+          </tbody>
+        </table>
+      </div>
+      ${shown.length > ROWS ? html`<p class="small muted">${count(shown.length)} versions in all; the newest and the named ones are shown.</p>` : nothing}
+    </div>`;
+  }
+
+  #row(patch: string, version: VersionState, champion: VersionState | undefined) {
+    const { evaluation } = version;
+    return html`<tr class=${version === champion ? "champion" : ""} data-version=${version.version}>
+      <td class="num">v${version.version}</td>
+      <td>
+        ${version.aliases.map((alias) => html`<span class="chip ${alias === "champion" ? "on" : ""}">${alias}</span> `)}
+      </td>
+      <td>${version.source}</td>
+      <td class="right">${version.cohort ? count(version.cohort) : "–"}</td>
+      <td class="num">
+        ${
+          evaluation
+            ? html`${evaluation.metric} ${percent(evaluation.base, 1)} → ${percent(evaluation.patched, 1)}
+                <span class="muted"
+                  >(${points(evaluation.patched - evaluation.base)}, n ${count(evaluation.n)})</span
+                >`
+            : html`<span class="muted">not measured</span>`
+        }
+      </td>
+      <td class="num">${clock(seconds(version.created_at))}</td>
+      <td class="mono" title=${version.weights_digest}>${short(version.weights_digest ?? "")}</td>
+      <td class="right">
+        ${
+          version === champion
+            ? nothing
+            : html`<button
+                class="promote"
+                aria-label=${`Promote ${patch} v${version.version}`}
+                @click=${() => this.#promote(patch, version, champion)}
+              >
+                Promote
+              </button>`
+        }
+      </td>
+    </tr>`;
+  }
+
+  #promote(patch: string, { version }: VersionState, champion: VersionState | undefined): void {
+    this.#ask({
+      title: `Promote ${patch} v${version}?`,
+      effect: `Clients that run v${champion?.version ?? "–"} switch to v${version} within seconds. Nothing happens if the champion has moved meanwhile.`,
+      action: "Promote",
+      done: (reason) =>
+        void this.operator.promote(this.library.name, patch, version, champion?.version, reason),
+    });
+  }
+
+  #rollback(patch: string, previous: VersionState): void {
+    this.#ask({
+      title: `Roll ${patch} back?`,
+      effect: `Clients go back to v${previous.version} within seconds.`,
+      action: "Roll back",
+      done: (reason) => void this.operator.rollback(this.library.name, patch, reason),
+    });
+  }
+
+  #ask(question: { title: string; effect: string; action: string; done(reason: string): void }): void {
+    this.renderRoot.querySelector("bs-reason-dialog")!.ask(question);
+  }
+}

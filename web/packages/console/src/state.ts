@@ -1,0 +1,108 @@
+// The JSON of GET /admin/v1/state.
+
+/** Seconds since 1970, or RFC 3339. */
+export type Time = number | string;
+
+export interface ConsoleState {
+  server: { version: string; started_at: Time; uptime_s: number };
+  libraries: LibraryState[];
+  ledger: LedgerRecord[];
+  contributions: { accepted: number; rejected: Record<string, number> };
+}
+
+export interface LibraryState {
+  name: string;
+  title: string;
+  catalog_version: number;
+  primary: { digest: string; bytes: number };
+  patches: PatchState[];
+  tasks: TaskState[];
+  experiments: ExperimentState[];
+}
+
+export interface PatchState {
+  name: string;
+  versions: VersionState[];
+}
+
+export interface VersionState {
+  version: number;
+  aliases: string[];
+  graph: string;
+  weights_digest: string;
+  created_at: Time;
+  source: string;
+  round?: number | null;
+  cohort?: number | null;
+  evaluation?: { metric: string; base: number; patched: number; n: number } | null;
+}
+
+export interface TaskState {
+  name: string;
+  patches: string[];
+  round: number;
+  received: number;
+  goal: number;
+  open: boolean;
+  closed_reason: string | null;
+  clip_norm: number;
+  noise_multiplier: number;
+  max_participations: number;
+  period_days: number;
+  epsilon: number;
+  delta: number;
+  spent_rho: number;
+  spent_epsilon: number;
+  next_release_rho: number;
+  budget_rho: number;
+  budget_epsilon: number;
+  rounds: RoundState[];
+}
+
+export interface RoundState {
+  round: number;
+  opened_at: Time;
+  released_at: Time | null;
+  contributions: number;
+  accepted: number;
+  rejected: Record<string, number>;
+  version: number | null;
+  update_norm: number | null;
+}
+
+export interface ExperimentState {
+  name: string;
+  state: string;
+  arms: ArmState[];
+  epsilon: number;
+  window: number;
+  difference: { estimate: number; low: number; high: number } | null;
+  decision: string | null;
+  reason: string;
+}
+
+export interface ArmState {
+  name: string;
+  weight: number;
+  versions: Record<string, number>;
+  reports: number;
+  ones: number;
+  rate: number | null;
+  ci_low: number | null;
+  ci_high: number | null;
+}
+
+export interface LedgerRecord {
+  sequence: number;
+  at: Time;
+  task: string;
+  kind: string;
+  rho: number;
+  cumulative_rho: number;
+  state: string;
+  hash: string;
+}
+
+export function seconds(time: Time): number {
+  return typeof time === "number" ? time : Date.parse(time) / 1000;
+}
