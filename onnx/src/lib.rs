@@ -12,9 +12,14 @@ mod proto;
 mod tensor;
 mod upgrade;
 
+pub mod autodiff;
+pub mod cost;
+pub mod cut;
 pub mod engine;
 pub mod graph;
 pub mod model;
+pub mod patch;
+pub mod stitch;
 
 pub use engine::{Dims, Program, Shapes, Value};
 pub use error::{Code, Error, Result};

@@ -1,5 +1,6 @@
 //! Operator sets 11 and 12 become 13, so that every other module knows one form of each operator.
 
+use crate::error::{Code, Error, Result};
 use crate::model::{Attribute, Graph, Model, Node};
 use crate::tensor::Tensor;
 
@@ -64,4 +65,56 @@ fn flattened_softmax(node: Node) -> [Node; 4] {
         },
         Node::new("Reshape", &[&normal, &shape], &[&output]),
     ]
+}
+
+/// Rewrites a model of operator set 13 or later for a newer one, so that it can be joined with another model.
+/// Refuses the few operators whose meaning changed in a way that their form does not show.
+pub(crate) fn to_opset(model: &mut Model, opset: i64) -> Result<()> {
+    if model.opset < opset {
+        raise_graph(&mut model.graph, model.opset, opset)?;
+        model.opset = opset;
+    }
+    Ok(())
+}
+
+fn raise_graph(graph: &mut Graph, from: i64, to: i64) -> Result<()> {
+    let crosses = |version: i64| from < version && version <= to;
+    let mut nodes = std::mem::take(&mut graph.nodes);
+    for node in &mut nodes {
+        for attribute in node.attributes.values_mut() {
+            if let Attribute::Graph(subgraph) = attribute {
+                raise_graph(subgraph, from, to)?;
+            }
+        }
+        match node.op.as_str() {
+            op if op.starts_with("Reduce") && crosses(18) => attribute_to_input(node, "axes", graph),
+            "Split" if crosses(18) && node.input(1).is_none() => {
+                let count = node.outputs.len() as i64;
+                node.attributes.insert("num_outputs".to_owned(), Attribute::Int(count));
+            }
+            "BatchNormalization" if crosses(14) => node.outputs.truncate(1),
+            "GridSample" if crosses(20) => {
+                let mode = match node.string("mode", "bilinear") {
+                    "bilinear" => "linear",
+                    "bicubic" => "cubic",
+                    other => other,
+                };
+                let mode = Attribute::String(mode.to_owned());
+                node.attributes.insert("mode".to_owned(), mode);
+            }
+            "GroupNormalization" if crosses(21) => return Err(changed(node, from, to)),
+            "DFT" if crosses(20) => return Err(changed(node, from, to)),
+            _ => {}
+        }
+    }
+    graph.nodes = nodes;
+    Ok(())
+}
+
+fn changed(node: &Node, from: i64, to: i64) -> Error {
+    Error::new(
+        Code::ModelUnsupported,
+        format!("{} means something else in operator set {to} than in {from}", node.describe()),
+    )
+    .with_hint(format!("export the model and its patches with operator set {to}"))
 }

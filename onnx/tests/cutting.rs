@@ -1,0 +1,102 @@
+//! Cutting changes nothing: the segments over one map of named tensors give the whole model's outputs.
+
+use std::collections::BTreeMap;
+
+use backstitch_onnx::cut::{cut, split_frozen};
+use backstitch_onnx::engine::{Dims, Program, Shapes, Value, infer};
+use backstitch_onnx::{Code, Model};
+use proptest::prelude::*;
+
+use crate::golden::{Case, case, difference};
+
+/// Shapes from inference for exactly the inputs of a segment.
+pub(crate) fn dims_of(model: &Model, shapes: &Shapes) -> Dims {
+    model.graph.inputs.iter().map(|info| (info.name.clone(), shapes[&info.name].1.clone())).collect()
+}
+
+pub(crate) fn values(case: &Case) -> BTreeMap<String, Value> {
+    case.inputs.iter().map(|(name, tensor)| (name.clone(), Value::try_from(tensor).unwrap())).collect()
+}
+
+pub(crate) fn shapes_of(case: &Case) -> Shapes {
+    let dims: Dims = case.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
+    infer(&case.model, &dims).unwrap()
+}
+
+/// Compiles a model for what is in the map, runs it, and adds its outputs.
+pub(crate) fn step(model: &Model, shapes: &Shapes, live: &mut BTreeMap<String, Value>) {
+    let program = Program::compile(model, &dims_of(model, shapes)).unwrap();
+    let inputs: Vec<Value> = program.input_names().map(|name| live[name].clone()).collect();
+    let outputs = program.run_ordered(&inputs).unwrap();
+    live.extend(program.output_names().map(str::to_owned).zip(outputs));
+}
+
+fn run_cut(case: &Case, sites: &[&str]) -> (usize, BTreeMap<String, Value>) {
+    let shapes = shapes_of(case);
+    let segments = cut(&case.model, sites).unwrap();
+    let mut live = values(case);
+    for segment in &segments {
+        // What a segment needs must survive a trip through a file.
+        let segment = Model::from_bytes(&segment.to_bytes()).unwrap();
+        step(&segment, &shapes, &mut live);
+    }
+    (segments.len(), live)
+}
+
+fn check_cut(name: &str, picks: &[prop::sample::Index]) {
+    let case = case(name);
+    let names: Vec<String> = case.model.graph.tensor_names().into_iter().map(str::to_owned).collect();
+    let sites: Vec<&str> = picks.iter().map(|pick| pick.get(&names).as_str()).collect();
+    let mut whole = values(&case);
+    step(&case.model, &shapes_of(&case), &mut whole);
+    let (segments, live) = run_cut(&case, &sites);
+    assert!(segments <= sites.len() + 1);
+    for info in &case.model.graph.outputs {
+        let (cut, whole) = (live[&info.name].to_tensor().unwrap(), whole[&info.name].to_tensor().unwrap());
+        assert_eq!(cut, whole, "{name} cut at {sites:?}: {} differs", info.name);
+    }
+    for site in sites.iter().filter(|site| !case.model.graph.initializers.contains_key(**site)) {
+        assert!(live.contains_key(*site), "{site} is no output of a segment");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn a_network_cut_anywhere_is_the_whole(picks in prop::collection::vec(any::<prop::sample::Index>(), 1..5)) {
+        check_cut("network-13", &picks);
+    }
+
+    #[test]
+    fn a_transformer_cut_anywhere_is_the_whole(picks in prop::collection::vec(any::<prop::sample::Index>(), 1..4)) {
+        check_cut("attention-17", &picks);
+    }
+}
+
+#[test]
+fn a_site_that_nothing_makes_cuts_nothing() {
+    let case = case("network-13");
+    assert_eq!(cut(&case.model, &["image"]).unwrap().len(), 1);
+    assert_eq!(cut(&case.model, &[]).unwrap().len(), 1);
+    assert_eq!(cut(&case.model, &["nowhere"]).unwrap_err().code(), Code::UnknownTensor);
+}
+
+#[test]
+fn the_frozen_part_runs_once_and_the_rest_follows() {
+    let case = case("network-13");
+    let weight = &case.model.graph.nodes.iter().find(|node| node.op == "Gemm").unwrap().inputs[1];
+    let (prefix, suffix) = split_frozen(&case.model, &[weight]).unwrap();
+    let prefix = prefix.unwrap();
+    assert_eq!(suffix.graph.nodes.iter().map(|node| node.op.as_str()).collect::<Vec<_>>(), ["Gemm", "Softmax"]);
+    let shapes = shapes_of(&case);
+    let mut live = values(&case);
+    step(&prefix, &shapes, &mut live);
+    step(&suffix, &shapes, &mut live);
+    let output = &suffix.graph.outputs[0].name;
+    assert!(difference(&live[output].to_tensor().unwrap(), &case.outputs[output]).unwrap() < 1e-5);
+
+    let first = &case.model.graph.nodes.iter().find(|node| node.op == "Conv").unwrap().inputs[1];
+    assert!(split_frozen(&case.model, &[first]).unwrap().0.is_none());
+    assert_eq!(split_frozen(&case.model, &["nowhere"]).unwrap_err().code(), Code::UnknownTensor);
+}

@@ -1,0 +1,89 @@
+//! Hostile bytes: typed errors, never a panic.
+
+use backstitch_onnx::engine::{Dims, Program};
+use backstitch_onnx::patch::{Manifest, Patch};
+use backstitch_onnx::{Code, Model};
+use proptest::prelude::*;
+
+use crate::golden::folder;
+
+fn bytes(name: &str) -> Vec<u8> {
+    std::fs::read(folder().join(format!("{name}.onnx"))).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn mutated_models_are_read_or_refused(
+        name in prop::sample::select(vec!["network-13", "dynamic-21", "old-11", "layout-18"]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut bytes = bytes(name);
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(model) = Model::from_bytes(&bytes) {
+            let again = Model::from_bytes(&model.to_bytes()).unwrap();
+            // NaN breaks equality of values, not of bytes.
+            prop_assert_eq!(again.to_bytes(), model.to_bytes());
+        }
+    }
+
+    #[test]
+    fn truncated_models_are_refused_or_read(name in Just("network-13"), length in any::<prop::sample::Index>()) {
+        let bytes = bytes(name);
+        let _ = Model::from_bytes(&bytes[..length.index(bytes.len())]);
+    }
+
+    #[test]
+    fn noise_is_no_model(noise in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Model::from_bytes(&noise);
+        prop_assert!(Manifest::from_bytes(&noise).is_err());
+        prop_assert!(Patch::from_parts(&noise, &noise, Some(&noise)).is_err());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn mutated_models_that_are_read_compile_or_fail_in_words(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = bytes("attention-17");
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(model) = Model::from_bytes(&bytes) {
+            let _ = Program::compile(&model, &Dims::new());
+        }
+    }
+}
+
+#[test]
+fn every_golden_model_survives_encoding() {
+    for case in crate::golden::cases() {
+        let bytes = case.model.to_bytes();
+        let again = Model::from_bytes(&bytes).unwrap();
+        assert_eq!(again, case.model, "{}", case.name);
+        assert_eq!(again.to_bytes(), bytes, "{}", case.name);
+    }
+}
+
+#[test]
+fn codes_say_what_was_wrong() {
+    assert_eq!(Model::from_bytes(b"no model").unwrap_err().code(), Code::ModelInvalid);
+    assert_eq!(Model::from_bytes(&[]).unwrap_err().code(), Code::ModelUnsupported);
+    let mut model = Model::from_bytes(&bytes("network-13")).unwrap();
+    model.opset = 22;
+    assert_eq!(Model::from_bytes(&model.to_bytes()).unwrap_err().code(), Code::ModelUnsupported);
+    model.opset = 13;
+    let output = model.graph.nodes[0].outputs[0].clone();
+    model.graph.nodes[0].inputs[0] = model.graph.nodes[1].outputs[0].clone();
+    let error = Model::from_bytes(&model.to_bytes()).unwrap_err();
+    assert_eq!(error.code(), Code::ModelInvalid);
+    assert!(error.message().contains(&output), "{error}");
+}
