@@ -58,7 +58,11 @@ pub fn cost(model: &Model, shapes: &Shapes) -> Result<ModelCost> {
             }
         }
         nodes.push(NodeCost {
-            name: if node.name.is_empty() { node.outputs.first().cloned().unwrap_or_default() } else { node.name.clone() },
+            name: if node.name.is_empty() {
+                node.outputs.first().cloned().unwrap_or_default()
+            } else {
+                node.name.clone()
+            },
             op: node.op.clone(),
             macs: macs(node, shapes)?,
             parameter_bytes,
@@ -91,7 +95,9 @@ fn bytes(shapes: &Shapes, name: &str) -> Result<u64> {
 
 /// Multiply-accumulate operations of one node; each formula is the size of the loop nest that defines the operator.
 fn macs(node: &Node, shapes: &Shapes) -> Result<u64> {
-    let input = |index: usize| -> Result<&[usize]> { node.input(index).map_or(Ok(&[]), |name| shape(shapes, name)) };
+    let input = |index: usize| -> Result<&[usize]> {
+        node.input(index).map_or(Ok(&[]), |name| shape(shapes, name))
+    };
     let output = || -> Result<u64> {
         node.makes().next().map_or(Ok(0), |name| Ok(count(shape(shapes, name)?)))
     };
@@ -100,9 +106,12 @@ fn macs(node: &Node, shapes: &Shapes) -> Result<u64> {
         "Conv" | "ConvInteger" => output()? * per_weight(input(1)?),
         "QLinearConv" => output()? * per_weight(input(3)?),
         "ConvTranspose" => count(input(0)?) * per_weight(input(1)?),
-        "MatMul" | "MatMulInteger" | "QLinearMatMul" => output()? * input(0)?.last().map_or(1, |k| *k as u64),
+        "MatMul" | "MatMulInteger" | "QLinearMatMul" => {
+            output()? * input(0)?.last().map_or(1, |k| *k as u64)
+        }
         "Gemm" => {
-            let inner = if node.int("transA", 0) == 0 { input(0)?.get(1) } else { input(0)?.first() };
+            let inner =
+                if node.int("transA", 0) == 0 { input(0)?.get(1) } else { input(0)?.first() };
             output()? * inner.map_or(1, |k| *k as u64)
         }
         "Einsum" => einsum(node, shapes)?,
@@ -117,7 +126,8 @@ fn macs(node: &Node, shapes: &Shapes) -> Result<u64> {
 
 /// The product of all index sizes, for a product of two or more tensors.
 fn einsum(node: &Node, shapes: &Shapes) -> Result<u64> {
-    let equation: String = node.string("equation", "").chars().filter(|c| !c.is_whitespace()).collect();
+    let equation: String =
+        node.string("equation", "").chars().filter(|c| !c.is_whitespace()).collect();
     let terms: Vec<&str> = equation.split("->").next().unwrap_or_default().split(',').collect();
     if terms.len() < 2 || equation.contains('.') {
         return Ok(0);

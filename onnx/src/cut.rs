@@ -16,14 +16,15 @@ use crate::tensor::DType;
 /// A segment's inputs are graph inputs and tensors of earlier segments; its outputs are what later segments
 /// read, the sites, and the model's outputs. Tensors that depend on weights or shapes alone are computed again
 /// in each segment that reads them, because the engine folds them and needs many of them as constants.
-/// A site that no node makes (a graph input) cuts nothing. Unknown sites are refused.
+/// A site that no node makes (a graph input), or whose value is fixed by weights and shapes, cuts nothing.
+/// Unknown sites are refused.
 pub fn cut(model: &Model, sites: &[&str]) -> Result<Vec<Model>> {
     let graph = &model.graph;
     for site in sites {
         model.require(site)?;
     }
     let sites: BTreeSet<&str> = sites.iter().copied().collect();
-    let parts = Parts::new(graph, &sites);
+    let parts = Parts::new(graph, &BTreeSet::new());
     let mut stops: Vec<(usize, &str)> =
         sites.iter().filter_map(|site| Some((*parts.producers.get(site)?, *site))).collect();
     stops.sort_unstable();
@@ -53,7 +54,8 @@ pub fn cut(model: &Model, sites: &[&str]) -> Result<Vec<Model>> {
     let dtypes = dtypes::of(graph);
     let mut segments = Vec::with_capacity(owned.len());
     for index in 0..owned.len() {
-        let mut wanted: BTreeSet<&str> = sites.iter().copied().chain(outputs.iter().copied()).collect();
+        let mut wanted: BTreeSet<&str> =
+            sites.iter().copied().chain(outputs.iter().copied()).collect();
         for later in &whole[index + 1..] {
             wanted.extend(later.iter().flat_map(|node| graph.nodes[*node].reads()));
         }
@@ -66,6 +68,12 @@ pub fn cut(model: &Model, sites: &[&str]) -> Result<Vec<Model>> {
     Ok(segments)
 }
 
+/// Whether the value of a tensor is fixed by the model's weights and the shapes of its inputs, whatever they hold.
+/// No patch may be attached there: such tensors are folded when a model is compiled.
+pub fn is_fixed(model: &Model, tensor: &str) -> bool {
+    Parts::new(&model.graph, &BTreeSet::new()).is_constant(tensor)
+}
+
 /// Splits the model at the frontier of its trainable initializers: the suffix holds the nodes that depend on one
 /// of them and lead to an output, with what depends on weights or shapes alone; the prefix computes the frozen
 /// tensors that the suffix reads. `None` where the suffix reads graph inputs only.
@@ -74,8 +82,11 @@ pub fn cut(model: &Model, sites: &[&str]) -> Result<Vec<Model>> {
 pub fn split_frozen(model: &Model, trainable: &[&str]) -> Result<(Option<Model>, Model)> {
     let graph = &model.graph;
     if let Some(name) = trainable.iter().find(|name| !graph.initializers.contains_key(**name)) {
-        return Err(Error::new(Code::UnknownTensor, format!("`{name}` is no initializer of the model"))
-            .with_hint(format!("initializers are {}", some_of(graph.initializers.keys()))));
+        return Err(Error::new(
+            Code::UnknownTensor,
+            format!("`{name}` is no initializer of the model"),
+        )
+        .with_hint(format!("initializers are {}", some_of(graph.initializers.keys()))));
     }
     let mut reached: BTreeSet<&str> = trainable.iter().copied().collect();
     let mut dependent = BTreeSet::new();
@@ -85,19 +96,27 @@ pub fn split_frozen(model: &Model, trainable: &[&str]) -> Result<(Option<Model>,
             reached.extend(node.makes());
         }
     }
-    let outputs: Vec<&str> =
-        graph.outputs.iter().map(|info| info.name.as_str()).filter(|name| reached.contains(name)).collect();
+    let outputs: Vec<&str> = graph
+        .outputs
+        .iter()
+        .map(|info| info.name.as_str())
+        .filter(|name| reached.contains(name))
+        .collect();
     let leading = graph.ancestors(&outputs, &BTreeSet::new());
     let owned: BTreeSet<usize> = dependent.intersection(&leading).copied().collect();
     if owned.is_empty() {
-        return Err(Error::new(Code::GradientUnreachable, format!("no output depends on {}", some_of(trainable.iter())))
-            .with_hint("name initializers that the outputs are computed from"));
+        return Err(Error::new(
+            Code::GradientUnreachable,
+            format!("no output depends on {}", some_of(trainable.iter())),
+        )
+        .with_hint("name initializers that the outputs are computed from"));
     }
     let parts = Parts::new(graph, &trainable.iter().copied().collect());
     let whole = parts.with_constants(&owned, &[]);
     let wanted: BTreeSet<&str> = outputs.iter().copied().collect();
     let dtypes = dtypes::of(graph);
-    let suffix = Model { opset: model.opset, graph: parts.segment(&owned, &whole, &wanted, &[], &dtypes) };
+    let suffix =
+        Model { opset: model.opset, graph: parts.segment(&owned, &whole, &wanted, &[], &dtypes) };
     let frontier: Vec<&str> = suffix
         .graph
         .inputs
@@ -109,10 +128,16 @@ pub fn split_frozen(model: &Model, trainable: &[&str]) -> Result<(Option<Model>,
         return Ok((None, suffix));
     }
     let needed = graph.ancestors(&frontier, &BTreeSet::new());
-    let read: BTreeSet<&str> = needed.iter().flat_map(|index| graph.nodes[*index].reads()).collect();
-    let inputs: Vec<&str> =
-        graph.inputs.iter().map(|info| info.name.as_str()).filter(|name| read.contains(name)).collect();
-    let prefix = Model { opset: model.opset, graph: graph.part(&needed, &inputs, &frontier, &dtypes) };
+    let read: BTreeSet<&str> =
+        needed.iter().flat_map(|index| graph.nodes[*index].reads()).collect();
+    let inputs: Vec<&str> = graph
+        .inputs
+        .iter()
+        .map(|info| info.name.as_str())
+        .filter(|name| read.contains(name))
+        .collect();
+    let prefix =
+        Model { opset: model.opset, graph: graph.part(&needed, &inputs, &frontier, &dtypes) };
     Ok((Some(prefix), suffix))
 }
 
@@ -127,12 +152,17 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     /// What makes or reads a tensor of `fixed` is never repeated: its value may change between parts.
     fn new(graph: &'a Graph, fixed: &BTreeSet<&str>) -> Self {
-        let mut known: BTreeSet<&str> =
-            graph.initializers.keys().map(String::as_str).filter(|name| !fixed.contains(name)).collect();
+        let mut known: BTreeSet<&str> = graph
+            .initializers
+            .keys()
+            .map(String::as_str)
+            .filter(|name| !fixed.contains(name))
+            .collect();
         let mut constant = BTreeSet::new();
         for (index, node) in graph.nodes.iter().enumerate() {
             let of_shape = matches!(node.op.as_str(), "Shape" | "Size");
-            let random = node.op.starts_with("Random") || matches!(node.op.as_str(), "Multinomial" | "Bernoulli");
+            let random = node.op.starts_with("Random")
+                || matches!(node.op.as_str(), "Multinomial" | "Bernoulli");
             if !random
                 && node.makes().all(|name| !fixed.contains(name))
                 && (of_shape || node.reads().iter().all(|name| known.contains(name)))
@@ -152,8 +182,10 @@ impl<'a> Parts<'a> {
     /// The nodes that `tensors` depend on and nobody owns yet.
     fn claim(&self, tensors: &[&str], done: &mut BTreeSet<usize>) -> BTreeSet<usize> {
         let all = self.graph.ancestors(tensors, &BTreeSet::new());
-        let new: BTreeSet<usize> =
-            all.into_iter().filter(|index| !self.constant.contains(index) && !done.contains(index)).collect();
+        let new: BTreeSet<usize> = all
+            .into_iter()
+            .filter(|index| !self.constant.contains(index) && !done.contains(index))
+            .collect();
         done.extend(&new);
         new
     }
@@ -161,7 +193,8 @@ impl<'a> Parts<'a> {
     /// The nodes with the constant ones that they, or the tensors in `also`, depend on.
     fn with_constants(&self, nodes: &BTreeSet<usize>, also: &[&str]) -> BTreeSet<usize> {
         let mut all = nodes.clone();
-        let mut open: Vec<&str> = nodes.iter().flat_map(|index| self.graph.nodes[*index].reads()).collect();
+        let mut open: Vec<&str> =
+            nodes.iter().flat_map(|index| self.graph.nodes[*index].reads()).collect();
         open.extend(also);
         while let Some(name) = open.pop() {
             if let Some(index) = self.producers.get(name)
@@ -183,10 +216,18 @@ impl<'a> Parts<'a> {
         extra: &[&str],
         dtypes: &BTreeMap<String, DType>,
     ) -> Graph {
-        let made: BTreeSet<&str> = whole.iter().flat_map(|index| self.graph.nodes[*index].makes()).collect();
-        let read: BTreeSet<&str> = whole.iter().flat_map(|index| self.graph.nodes[*index].reads()).collect();
-        let outside = |name: &&str| !made.contains(name) && !self.graph.initializers.contains_key(*name);
-        let fed = self.graph.inputs.iter().map(|info| info.name.as_str()).filter(|name| read.contains(name));
+        let made: BTreeSet<&str> =
+            whole.iter().flat_map(|index| self.graph.nodes[*index].makes()).collect();
+        let read: BTreeSet<&str> =
+            whole.iter().flat_map(|index| self.graph.nodes[*index].reads()).collect();
+        let outside =
+            |name: &&str| !made.contains(name) && !self.graph.initializers.contains_key(*name);
+        let fed = self
+            .graph
+            .inputs
+            .iter()
+            .map(|info| info.name.as_str())
+            .filter(|name| read.contains(name));
         let earlier: BTreeSet<(usize, &str)> = read
             .iter()
             .copied()

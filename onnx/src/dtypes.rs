@@ -34,7 +34,7 @@ pub(crate) fn of(graph: &Graph) -> BTreeMap<String, DType> {
     propagate(graph, &BTreeMap::new())
 }
 
-fn propagate(graph: &Graph, outer: &BTreeMap<String, DType>) -> BTreeMap<String, DType> {
+pub(crate) fn propagate(graph: &Graph, outer: &BTreeMap<String, DType>) -> BTreeMap<String, DType> {
     let mut known = outer.clone();
     known.extend(graph.inputs.iter().map(|info| (info.name.clone(), info.dtype)));
     known.extend(graph.initializers.iter().map(|(name, tensor)| (name.clone(), tensor.dtype())));

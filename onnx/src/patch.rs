@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+use crate::cut::is_fixed;
 use crate::engine::{Dims, Shapes, infer};
 use crate::error::{Code, Error, Result};
 use crate::graph::some_of;
@@ -16,7 +17,8 @@ use crate::tensor::{DType, Tensor};
 mod manifest;
 
 pub use manifest::{
-    Attachment, Cost, Gain, Io, Manifest, MeasuredMs, Mode, PerformanceRow, Requirement, Selector, Training,
+    Attachment, Cost, Gain, Io, Manifest, MeasuredMs, Mode, PerformanceRow, Requirement, Selector,
+    Training,
 };
 
 /// A checked patch: its manifest and its graph with the current weights.
@@ -32,14 +34,18 @@ impl Patch {
     /// tensors override the initializers of the same name. Manifest and graph must agree; weights must be finite.
     pub fn from_parts(manifest: &[u8], graph: &[u8], weights: Option<&[u8]>) -> Result<Self> {
         let manifest = Manifest::from_bytes(manifest)?;
-        let mut model = Model::from_bytes(graph).map_err(|e| e.context(format!("patch `{}`", manifest.name)))?;
+        let mut model = Model::from_bytes(graph)
+            .map_err(|e| e.context(format!("patch `{}`", manifest.name)))?;
         if let Some(weights) = weights {
             for (name, tensor) in read_safetensors(weights)? {
-                replace_weight(&mut model.graph, &name, tensor).map_err(|e| e.context(&manifest.name))?;
+                replace_weight(&mut model.graph, &name, tensor)
+                    .map_err(|e| e.context(&manifest.name))?;
             }
         }
         let patch = Self { manifest, model, graph_digest: Digest::of(graph) };
-        patch.check_interface().map_err(|e| e.context(format!("patch `{}`", patch.manifest.name)))?;
+        patch
+            .check_interface()
+            .map_err(|e| e.context(format!("patch `{}`", patch.manifest.name)))?;
         Ok(patch)
     }
 
@@ -55,7 +61,8 @@ impl Patch {
                 )
                 .with_hint(format!("trainable are {}", some_of(self.manifest.trainable.iter()))));
             }
-            replace_weight(&mut patch.model.graph, &name, tensor).map_err(|e| e.context(&self.manifest.name))?;
+            replace_weight(&mut patch.model.graph, &name, tensor)
+                .map_err(|e| e.context(&self.manifest.name))?;
         }
         Ok(patch)
     }
@@ -77,14 +84,19 @@ impl Patch {
 
     /// The digest of all float initializers with their current values, as canonical safetensors.
     pub fn weights_digest(&self) -> Digest {
-        let floats = self.model.graph.initializers.iter().filter(|(_, tensor)| tensor.dtype().is_float());
+        let floats =
+            self.model.graph.initializers.iter().filter(|(_, tensor)| tensor.dtype().is_float());
         Digest::of(&write_safetensors(floats))
     }
 
     /// The trainable tensors with their current values.
     pub fn weights(&self) -> BTreeMap<String, Tensor> {
         let trainable = self.manifest.trainable.iter();
-        trainable.filter_map(|name| Some((name.clone(), self.model.graph.initializers.get(name)?.clone()))).collect()
+        trainable
+            .filter_map(|name| {
+                Some((name.clone(), self.model.graph.initializers.get(name)?.clone()))
+            })
+            .collect()
     }
 
     /// The trainable tensors as the bytes of `weights.safetensors`; the same values give the same bytes.
@@ -129,14 +141,24 @@ impl Patch {
         for (index, attachment) in self.manifest.attachments.iter().enumerate() {
             for name in attachment.inputs.keys() {
                 if graph.input(name).is_none() {
-                    return Err(mismatch(format!("attachment {index} feeds `{name}`, which is no input of the graph"))
-                        .with_hint(format!("its inputs are {}", some_of(graph.inputs.iter().map(|i| &i.name)))));
+                    return Err(mismatch(format!(
+                        "attachment {index} feeds `{name}`, which is no input of the graph"
+                    ))
+                    .with_hint(format!(
+                        "its inputs are {}",
+                        some_of(graph.inputs.iter().map(|i| &i.name))
+                    )));
                 }
             }
             for name in attachment.output.keys() {
                 if graph.output(name).is_none() {
-                    return Err(mismatch(format!("attachment {index} takes `{name}`, which is no output of the graph"))
-                        .with_hint(format!("its outputs are {}", some_of(graph.outputs.iter().map(|o| &o.name)))));
+                    return Err(mismatch(format!(
+                        "attachment {index} takes `{name}`, which is no output of the graph"
+                    ))
+                    .with_hint(format!(
+                        "its outputs are {}",
+                        some_of(graph.outputs.iter().map(|o| &o.name))
+                    )));
                 }
                 if !attached.insert(name) {
                     return Err(mismatch(format!("two attachments take the output `{name}`")));
@@ -148,12 +170,20 @@ impl Patch {
         for name in &self.manifest.trainable {
             match graph.initializers.get(name) {
                 None => {
-                    return Err(mismatch(format!("the trainable `{name}` is no initializer of the graph"))
-                        .with_hint(format!("initializers are {}", some_of(graph.initializers.keys()))));
+                    return Err(mismatch(format!(
+                        "the trainable `{name}` is no initializer of the graph"
+                    ))
+                    .with_hint(format!(
+                        "initializers are {}",
+                        some_of(graph.initializers.keys())
+                    )));
                 }
                 Some(tensor) if tensor.dtype() != DType::F32 => {
-                    return Err(mismatch(format!("the trainable `{name}` is {}", tensor.dtype().name()))
-                        .with_hint("trainable tensors are float32"));
+                    return Err(mismatch(format!(
+                        "the trainable `{name}` is {}",
+                        tensor.dtype().name()
+                    ))
+                    .with_hint("trainable tensors are float32"));
                 }
                 Some(_) if !leading.contains(name) => {
                     return Err(Error::new(
@@ -170,16 +200,23 @@ impl Patch {
 
 fn check_finite(graph: &Graph) -> Result<()> {
     match graph.initializers.iter().find(|(_, tensor)| !tensor.is_finite()) {
-        Some((name, _)) => Err(Error::new(Code::WeightsNotFinite, format!("`{name}` holds NaN or infinity"))
-            .with_hint("training diverged; lower the learning rate and start from the last version")),
+        Some((name, _)) => {
+            Err(Error::new(Code::WeightsNotFinite, format!("`{name}` holds NaN or infinity"))
+                .with_hint(
+                    "training diverged; lower the learning rate and start from the last version",
+                ))
+        }
         None => Ok(()),
     }
 }
 
 fn replace_weight(graph: &mut Graph, name: &str, tensor: Tensor) -> Result<()> {
     let Some(current) = graph.initializers.get_mut(name) else {
-        return Err(Error::new(Code::PatchMismatch, format!("there is no initializer `{name}` to override"))
-            .with_hint(format!("initializers are {}", some_of(graph.initializers.keys()))));
+        return Err(Error::new(
+            Code::PatchMismatch,
+            format!("there is no initializer `{name}` to override"),
+        )
+        .with_hint(format!("initializers are {}", some_of(graph.initializers.keys()))));
     };
     if current.dtype() != tensor.dtype() || current.shape() != tensor.shape() {
         return Err(Error::new(
@@ -194,7 +231,10 @@ fn replace_weight(graph: &mut Graph, name: &str, tensor: Tensor) -> Result<()> {
         ));
     }
     if !tensor.is_finite() {
-        return Err(Error::new(Code::WeightsNotFinite, format!("the new `{name}` holds NaN or infinity")));
+        return Err(Error::new(
+            Code::WeightsNotFinite,
+            format!("the new `{name}` holds NaN or infinity"),
+        ));
     }
     *current = tensor;
     Ok(())
@@ -205,12 +245,20 @@ fn replace_weight(graph: &mut Graph, name: &str, tensor: Tensor) -> Result<()> {
 ///
 /// `primary_digest` is the digest of the primary's file, which the manifest names; `primary_shapes` come from
 /// [`infer`] for the shapes that the primary runs with.
-pub fn check(patch: &Patch, primary: &Model, primary_digest: Digest, primary_shapes: &Shapes) -> Result<()> {
+pub fn check(
+    patch: &Patch,
+    primary: &Model,
+    primary_digest: Digest,
+    primary_shapes: &Shapes,
+) -> Result<()> {
     let name = &patch.manifest.name;
     if patch.manifest.primary != primary_digest {
         return Err(Error::new(
             Code::PatchMismatch,
-            format!("the patch `{name}` is for the primary {}, this one is {primary_digest}", patch.manifest.primary),
+            format!(
+                "the patch `{name}` is for the primary {}, this one is {primary_digest}",
+                patch.manifest.primary
+            ),
         )
         .with_hint("a patch fits one exact primary; make it again for this one"));
     }
@@ -237,7 +285,11 @@ fn check_attachment(
         if declared != Some(*dtype) {
             return Err(Error::new(
                 Code::PatchMismatch,
-                format!("the input `{input}` is {}, `{site}` is {}", declared.map_or("none", DType::name), dtype.name()),
+                format!(
+                    "the input `{input}` is {}, `{site}` is {}",
+                    declared.map_or("none", DType::name),
+                    dtype.name()
+                ),
             ));
         }
         dims.insert(input.clone(), shape.clone());
@@ -247,13 +299,19 @@ fn check_attachment(
             .with_hint("the patch's graph does not accept the shapes of its sites")
     })?;
     for (output, site) in &attachment.output {
-        if primary.graph.initializers.contains_key(site) {
-            return Err(Error::new(Code::PatchMismatch, format!("the site `{site}` is a weight of the primary"))
-                .with_hint("attach to a computed tensor or to an input"));
+        if is_fixed(primary, site) {
+            return Err(Error::new(
+                Code::PatchMismatch,
+                format!("the site `{site}` is fixed by weights and shapes alone"),
+            )
+            .with_hint("attach to a tensor that depends on an input"));
         }
         let expected = site_shape(primary, shapes, site)?;
         let found = made.get(output).ok_or_else(|| {
-            Error::new(Code::PatchMismatch, format!("the shape of the output `{output}` stays open"))
+            Error::new(
+                Code::PatchMismatch,
+                format!("the shape of the output `{output}` stays open"),
+            )
         })?;
         if found != expected {
             return Err(Error::new(
@@ -273,11 +331,15 @@ fn check_attachment(
     Ok(())
 }
 
-fn site_shape<'a>(primary: &Model, shapes: &'a Shapes, site: &str) -> Result<&'a (DType, Vec<usize>)> {
+fn site_shape<'a>(
+    primary: &Model,
+    shapes: &'a Shapes,
+    site: &str,
+) -> Result<&'a (DType, Vec<usize>)> {
     primary.require(site)?;
-    shapes
-        .get(site)
-        .ok_or_else(|| Error::new(Code::PatchMismatch, format!("the shape of the site `{site}` is not known")))
+    shapes.get(site).ok_or_else(|| {
+        Error::new(Code::PatchMismatch, format!("the shape of the site `{site}` is not known"))
+    })
 }
 
 /// An output site must not come before an input site: the patch would depend on its own result.
@@ -285,8 +347,10 @@ fn check_order(attachment: &Attachment, site: &str, primary: &Graph) -> Result<(
     let producers = primary.producers();
     for other in attachment.inputs.values().filter(|other| *other != site) {
         let upstream = primary.ancestors(&[other], &BTreeSet::new());
-        let read_upstream = upstream.iter().any(|node| primary.nodes[*node].reads().contains(&site));
-        let same_node = producers.get(site).is_some_and(|node| producers.get(other.as_str()) == Some(node));
+        let read_upstream =
+            upstream.iter().any(|node| primary.nodes[*node].reads().contains(&site));
+        let same_node =
+            producers.get(site).is_some_and(|node| producers.get(other.as_str()) == Some(node));
         if read_upstream && !same_node {
             return Err(Error::new(
                 Code::PatchMismatch,
@@ -300,7 +364,8 @@ fn check_order(attachment: &Attachment, site: &str, primary: &Graph) -> Result<(
 
 fn read_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
     let invalid = |message: String| Error::new(Code::ModelInvalid, message);
-    let file = SafeTensors::deserialize(bytes).map_err(|e| invalid(format!("the weights are no safetensors: {e}")))?;
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|e| invalid(format!("the weights are no safetensors: {e}")))?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
         let dtype = match view.dtype() {
@@ -314,7 +379,10 @@ fn read_safetensors(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
             Dtype::I64 => DType::I64,
             other => return Err(invalid(format!("the weight `{name}` has the type {other:?}"))),
         };
-        tensors.insert(name.to_owned(), Tensor::from_bytes(dtype, view.shape().to_vec(), view.data())?);
+        tensors.insert(
+            name.to_owned(),
+            Tensor::from_bytes(dtype, view.shape().to_vec(), view.data())?,
+        );
     }
     Ok(tensors)
 }

@@ -53,7 +53,10 @@ struct Stitch<'a> {
 }
 
 /// The attachments of each site, in the order in which they act.
-fn by_site<'a>(primary: &Model, patches: &[&'a Patch]) -> Result<BTreeMap<&'a str, Vec<Stitch<'a>>>> {
+fn by_site<'a>(
+    primary: &Model,
+    patches: &[&'a Patch],
+) -> Result<BTreeMap<&'a str, Vec<Stitch<'a>>>> {
     let mut sites: BTreeMap<&str, Vec<Stitch<'_>>> = BTreeMap::new();
     for patch in patches {
         for (index, attachment) in patch.manifest().attachments.iter().enumerate() {
@@ -63,10 +66,14 @@ fn by_site<'a>(primary: &Model, patches: &[&'a Patch]) -> Result<BTreeMap<&'a st
             }
             let site = attachment.site();
             if primary.graph.initializers.contains_key(site) {
-                return Err(mismatch(format!("{place}: the site `{site}` is a weight of the primary")));
+                return Err(mismatch(format!(
+                    "{place}: the site `{site}` is a weight of the primary"
+                )));
             }
             if primary.graph.input(site).is_some() && primary.graph.output(site).is_some() {
-                return Err(mismatch(format!("{place}: the site `{site}` is an input that is also an output")));
+                return Err(mismatch(format!(
+                    "{place}: the site `{site}` is an input that is also an output"
+                )));
             }
             sites.entry(site).or_default().push(Stitch { patch, index, attachment });
         }
@@ -78,7 +85,8 @@ fn by_site<'a>(primary: &Model, patches: &[&'a Patch]) -> Result<BTreeMap<&'a st
             Mode::Parallel => 2,
         });
         if attachments.iter().filter(|stitch| stitch.attachment.mode == Mode::Replace).count() > 1 {
-            return Err(mismatch(format!("two patches replace `{site}`")).with_hint("select at most one of them"));
+            return Err(mismatch(format!("two patches replace `{site}`"))
+                .with_hint("select at most one of them"));
         }
     }
     Ok(sites)
@@ -107,14 +115,19 @@ impl Stitcher {
                 values.insert(site.to_owned(), (site.to_owned(), stitched));
             } else {
                 let unstitched = graph.fresh(&format!("{site}/unstitched"));
-                let made = graph.nodes.iter_mut().flat_map(|node| &mut node.outputs).find(|name| *name == site);
+                let made = graph
+                    .nodes
+                    .iter_mut()
+                    .flat_map(|node| &mut node.outputs)
+                    .find(|name| *name == site);
                 if let Some(name) = made {
                     unstitched.clone_into(name);
                 }
                 values.insert(site.to_owned(), (unstitched, site.to_owned()));
             }
         }
-        let mut taken: BTreeSet<String> = graph.tensor_names().into_iter().map(str::to_owned).collect();
+        let mut taken: BTreeSet<String> =
+            graph.tensor_names().into_iter().map(str::to_owned).collect();
         taken.extend(values.values().flat_map(|(first, last)| [first.clone(), last.clone()]));
         Ok(Self { graph, values, taken })
     }
@@ -134,7 +147,8 @@ impl Stitcher {
             if factor != 1.0 {
                 term = self.scaled(&term, factor);
             }
-            let next = self.claim(&format!("{}/sum.{}", stitch.patch.manifest().name, stitch.index));
+            let next =
+                self.claim(&format!("{}/sum.{}", stitch.patch.manifest().name, stitch.index));
             self.graph.nodes.push(Node::new("Add", &[&sum, &term], &[&next]));
             sum = next;
         }
@@ -152,7 +166,13 @@ impl Stitcher {
 
     /// Adds the graph of one attachment under its patch's prefix; yields the name of its output. Initializers of
     /// a patch exist once, even where several attachments read them.
-    fn instance(&mut self, stitch: &Stitch<'_>, site: &str, current: &str, opset: i64) -> Result<String> {
+    fn instance(
+        &mut self,
+        stitch: &Stitch<'_>,
+        site: &str,
+        current: &str,
+        opset: i64,
+    ) -> Result<String> {
         let patch = &stitch.patch.manifest().name;
         let mut part = stitch.patch.attachment_graph(stitch.index)?;
         upgrade::to_opset(&mut part, opset)?;
@@ -189,7 +209,9 @@ impl Stitcher {
             node.name = format!("{patch}/{}", node.name);
             self.graph.nodes.push(node);
         }
-        renamed.remove(&output).ok_or_else(|| mismatch(format!("patch `{patch}`: nothing makes `{output}`")))
+        renamed
+            .remove(&output)
+            .ok_or_else(|| mismatch(format!("patch `{patch}`: nothing makes `{output}`")))
     }
 
     /// A free name like `base`, which is taken from now on.
@@ -235,7 +257,11 @@ fn rename_all(node: &mut Node, renamed: &BTreeMap<String, String>) {
     node.inputs.iter_mut().chain(&mut node.outputs).for_each(rename);
     for attribute in node.attributes.values_mut() {
         if let Attribute::Graph(graph) = attribute {
-            graph.inputs.iter_mut().chain(&mut graph.outputs).for_each(|info| rename(&mut info.name));
+            graph
+                .inputs
+                .iter_mut()
+                .chain(&mut graph.outputs)
+                .for_each(|info| rename(&mut info.name));
             graph.initializers = std::mem::take(&mut graph.initializers)
                 .into_iter()
                 .map(|(name, tensor)| (renamed.get(&name).cloned().unwrap_or(name), tensor))

@@ -87,7 +87,9 @@ fn raise_graph(graph: &mut Graph, from: i64, to: i64) -> Result<()> {
             }
         }
         match node.op.as_str() {
-            op if op.starts_with("Reduce") && crosses(18) => attribute_to_input(node, "axes", graph),
+            op if op.starts_with("Reduce") && crosses(18) => {
+                attribute_to_input(node, "axes", graph)
+            }
             "Split" if crosses(18) && node.input(1).is_none() => {
                 let count = node.outputs.len() as i64;
                 node.attributes.insert("num_outputs".to_owned(), Attribute::Int(count));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backstitch_onnx::cut::{cut, split_frozen};
+use backstitch_onnx::cut::{cut, is_fixed, split_frozen};
 use backstitch_onnx::engine::{Dims, Program, Shapes, Value, infer};
 use backstitch_onnx::{Code, Model};
 use proptest::prelude::*;
@@ -11,15 +11,24 @@ use crate::golden::{Case, case, difference};
 
 /// Shapes from inference for exactly the inputs of a segment.
 pub(crate) fn dims_of(model: &Model, shapes: &Shapes) -> Dims {
-    model.graph.inputs.iter().map(|info| (info.name.clone(), shapes[&info.name].1.clone())).collect()
+    model
+        .graph
+        .inputs
+        .iter()
+        .map(|info| (info.name.clone(), shapes[&info.name].1.clone()))
+        .collect()
 }
 
 pub(crate) fn values(case: &Case) -> BTreeMap<String, Value> {
-    case.inputs.iter().map(|(name, tensor)| (name.clone(), Value::try_from(tensor).unwrap())).collect()
+    case.inputs
+        .iter()
+        .map(|(name, tensor)| (name.clone(), Value::try_from(tensor).unwrap()))
+        .collect()
 }
 
 pub(crate) fn shapes_of(case: &Case) -> Shapes {
-    let dims: Dims = case.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
+    let dims: Dims =
+        case.inputs.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).collect();
     infer(&case.model, &dims).unwrap()
 }
 
@@ -45,17 +54,19 @@ fn run_cut(case: &Case, sites: &[&str]) -> (usize, BTreeMap<String, Value>) {
 
 fn check_cut(name: &str, picks: &[prop::sample::Index]) {
     let case = case(name);
-    let names: Vec<String> = case.model.graph.tensor_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> =
+        case.model.graph.tensor_names().into_iter().map(str::to_owned).collect();
     let sites: Vec<&str> = picks.iter().map(|pick| pick.get(&names).as_str()).collect();
     let mut whole = values(&case);
     step(&case.model, &shapes_of(&case), &mut whole);
     let (segments, live) = run_cut(&case, &sites);
     assert!(segments <= sites.len() + 1);
     for info in &case.model.graph.outputs {
-        let (cut, whole) = (live[&info.name].to_tensor().unwrap(), whole[&info.name].to_tensor().unwrap());
+        let (cut, whole) =
+            (live[&info.name].to_tensor().unwrap(), whole[&info.name].to_tensor().unwrap());
         assert_eq!(cut, whole, "{name} cut at {sites:?}: {} differs", info.name);
     }
-    for site in sites.iter().filter(|site| !case.model.graph.initializers.contains_key(**site)) {
+    for site in sites.iter().filter(|site| !is_fixed(&case.model, site)) {
         assert!(live.contains_key(*site), "{site} is no output of a segment");
     }
 }
@@ -88,7 +99,10 @@ fn the_frozen_part_runs_once_and_the_rest_follows() {
     let weight = &case.model.graph.nodes.iter().find(|node| node.op == "Gemm").unwrap().inputs[1];
     let (prefix, suffix) = split_frozen(&case.model, &[weight]).unwrap();
     let prefix = prefix.unwrap();
-    assert_eq!(suffix.graph.nodes.iter().map(|node| node.op.as_str()).collect::<Vec<_>>(), ["Gemm", "Softmax"]);
+    assert_eq!(
+        suffix.graph.nodes.iter().map(|node| node.op.as_str()).collect::<Vec<_>>(),
+        ["Gemm", "Softmax"]
+    );
     let shapes = shapes_of(&case);
     let mut live = values(&case);
     step(&prefix, &shapes, &mut live);

@@ -6,7 +6,7 @@ use backstitch_onnx::cut::cut;
 use backstitch_onnx::engine::{Program, Value};
 use backstitch_onnx::patch::{Attachment, Manifest, Mode, Patch, check};
 use backstitch_onnx::stitch::stitch;
-use backstitch_onnx::{Code, DType, Dim, Digest, Graph, Model, Node, Tensor, ValueInfo};
+use backstitch_onnx::{Code, DType, Digest, Dim, Graph, Model, Node, Tensor, ValueInfo};
 use proptest::prelude::*;
 
 use crate::cutting::{shapes_of, step, values};
@@ -20,7 +20,13 @@ fn open(name: &str) -> ValueInfo {
 }
 
 /// y = x · gain + bias, with one value per patch.
-fn affine(name: &str, primary: Digest, attachments: &[(Mode, &str, &str, Option<f32>)], gain: f32, bias: f32) -> Patch {
+fn affine(
+    name: &str,
+    primary: Digest,
+    attachments: &[(Mode, &str, &str, Option<f32>)],
+    gain: f32,
+    bias: f32,
+) -> Patch {
     let mut graph = Graph {
         name: name.to_owned(),
         initializers: BTreeMap::from([
@@ -91,13 +97,20 @@ fn apply(site: &str, patches: &[&Patch], live: &mut BTreeMap<String, Value>) {
     for mode in [Mode::Replace, Mode::Series, Mode::Parallel] {
         let before = current.clone();
         for patch in patches {
-            for attachment in patch.manifest().attachments.iter().filter(|a| a.mode == mode && a.site() == site) {
+            for attachment in
+                patch.manifest().attachments.iter().filter(|a| a.mode == mode && a.site() == site)
+            {
                 let from = attachment.inputs.values().next().unwrap();
-                let made = term(patch, from, if mode == Mode::Parallel { &before } else { &current });
+                let made =
+                    term(patch, from, if mode == Mode::Parallel { &before } else { &current });
                 let new: Vec<f32> = match mode {
-                    Mode::Parallel => {
-                        current.f32s().unwrap().iter().zip(made).map(|(t, d)| t + attachment.factor() * d).collect()
-                    }
+                    Mode::Parallel => current
+                        .f32s()
+                        .unwrap()
+                        .iter()
+                        .zip(made)
+                        .map(|(t, d)| t + attachment.factor() * d)
+                        .collect(),
                     _ => made,
                 };
                 current = Value::f32(current.shape(), &new).unwrap();
@@ -115,7 +128,8 @@ fn check_agreement(patches: &[&Patch]) {
     step(&stitched, &shapes_of(&case), &mut whole);
     let hand = by_hand(&case, patches);
     for info in &case.model.graph.outputs {
-        let (a, b) = (whole[&info.name].to_tensor().unwrap(), hand[&info.name].to_tensor().unwrap());
+        let (a, b) =
+            (whole[&info.name].to_tensor().unwrap(), hand[&info.name].to_tensor().unwrap());
         let difference = difference(&a, &b).unwrap();
         assert!(difference < 1e-5, "{} differs by {difference:e}", info.name);
     }
@@ -151,10 +165,12 @@ proptest! {
 #[test]
 fn a_replaced_path_is_gone() {
     let case = case("network-13");
-    let patch = affine("shortcut", digest(&case), &[(Mode::Replace, "relu1", "add5", None)], 0.9, 0.1);
+    let patch =
+        affine("shortcut", digest(&case), &[(Mode::Replace, "relu1", "add5", None)], 0.9, 0.1);
     check_agreement(&[&patch]);
     let stitched = stitch(&case.model, &[&patch]).unwrap();
-    let convolutions = |model: &Model| model.graph.nodes.iter().filter(|node| node.op == "Conv").count();
+    let convolutions =
+        |model: &Model| model.graph.nodes.iter().filter(|node| node.op == "Conv").count();
     assert_eq!(convolutions(&case.model) - convolutions(&stitched), 2);
     assert!(stitched.graph.initializers.contains_key("shortcut/gain"));
 }
@@ -167,14 +183,19 @@ fn a_patch_that_does_not_fit_is_refused() {
 
     let fits = affine("fits", primary, &[(Mode::Parallel, "relu1", "add5", Some(0.5))], 1.0, 0.0);
     check(&fits, &case.model, primary, &shapes).unwrap();
-    assert_eq!(check(&fits, &case.model, Digest::of(b"other"), &shapes).unwrap_err().code(), Code::PatchMismatch);
+    assert_eq!(
+        check(&fits, &case.model, Digest::of(b"other"), &shapes).unwrap_err().code(),
+        Code::PatchMismatch
+    );
 
-    let backwards = affine("backwards", primary, &[(Mode::Parallel, "add5", "relu1", None)], 1.0, 0.0);
+    let backwards =
+        affine("backwards", primary, &[(Mode::Parallel, "add5", "relu1", None)], 1.0, 0.0);
     assert_eq!(code(&backwards), Code::PatchMismatch);
     assert_eq!(stitch(&case.model, &[&backwards]).unwrap_err().code(), Code::PatchMismatch);
     let shape = affine("shape", primary, &[(Mode::Parallel, "image", "relu1", None)], 1.0, 0.0);
     assert_eq!(code(&shape), Code::PatchMismatch);
-    let nowhere = affine("nowhere", primary, &[(Mode::Series, "nowhere", "nowhere", None)], 1.0, 0.0);
+    let nowhere =
+        affine("nowhere", primary, &[(Mode::Series, "nowhere", "nowhere", None)], 1.0, 0.0);
     assert_eq!(code(&nowhere), Code::UnknownTensor);
     // Each alone is fine; together the second reads what depends on the first, and the first on the second.
     let knot = [(Mode::Parallel, "relu3", "add5", None), (Mode::Parallel, "relu1", "relu3", None)];
@@ -185,17 +206,26 @@ fn a_patch_that_does_not_fit_is_refused() {
 fn weights_are_replaced_only_by_fitting_finite_ones() {
     let case = case("network-13");
     let patch = affine("style", digest(&case), &[(Mode::Series, "relu1", "relu1", None)], 1.0, 0.0);
-    let with = |name: &str, tensor: Tensor| patch.with_weights(BTreeMap::from([(name.to_owned(), tensor)]));
+    let with = |name: &str, tensor: Tensor| {
+        patch.with_weights(BTreeMap::from([(name.to_owned(), tensor)]))
+    };
     let new = with("gain", Tensor::vector(&[2.0f32])).unwrap();
     assert_ne!(new.weights_digest(), patch.weights_digest());
     assert_eq!(new.graph_digest(), patch.graph_digest());
-    assert_eq!(with("gain", Tensor::vector(&[f32::NAN])).unwrap_err().code(), Code::WeightsNotFinite);
-    assert_eq!(with("gain", Tensor::vector(&[1.0f32, 2.0])).unwrap_err().code(), Code::PatchMismatch);
+    assert_eq!(
+        with("gain", Tensor::vector(&[f32::NAN])).unwrap_err().code(),
+        Code::WeightsNotFinite
+    );
+    assert_eq!(
+        with("gain", Tensor::vector(&[1.0f32, 2.0])).unwrap_err().code(),
+        Code::PatchMismatch
+    );
     assert_eq!(with("other", Tensor::vector(&[1.0f32])).unwrap_err().code(), Code::PatchMismatch);
 
     let bytes = new.weights_bytes();
     let again =
-        Patch::from_parts(&patch.manifest().to_bytes(), &patch.model().to_bytes(), Some(&bytes)).unwrap();
+        Patch::from_parts(&patch.manifest().to_bytes(), &patch.model().to_bytes(), Some(&bytes))
+            .unwrap();
     assert_eq!(again.weights(), new.weights());
     assert_eq!(again.weights_bytes(), bytes);
 }
@@ -209,7 +239,11 @@ fn the_weights_of_an_attachment_are_inputs() {
     assert_eq!(names, ["x0", "gain", "bias"]);
     let shapes = [("x0", vec![1, 1, 1, 2])].map(|(name, shape)| (name.to_owned(), shape)).into();
     let program = Program::compile(&model, &shapes).unwrap();
-    let inputs = [Value::f32(&[1, 1, 1, 2], &[1.0, -1.0]), Value::f32(&[1], &[3.0]), Value::f32(&[1], &[0.25])];
+    let inputs = [
+        Value::f32(&[1, 1, 1, 2], &[1.0, -1.0]),
+        Value::f32(&[1], &[3.0]),
+        Value::f32(&[1], &[0.25]),
+    ];
     let outputs = program.run_ordered(&inputs.map(Result::unwrap)).unwrap();
     assert_eq!(outputs[0].f32s().unwrap(), [3.25, -2.75]);
 }
@@ -220,7 +254,9 @@ fn a_manifest_with_unknown_keys_is_refused() {
     let patch = affine("style", digest(&case), &[(Mode::Series, "relu1", "relu1", None)], 1.0, 0.0);
     let text = String::from_utf8(patch.manifest().to_bytes()).unwrap();
     assert_eq!(&Manifest::from_bytes(text.as_bytes()).unwrap(), patch.manifest());
-    for (from, to) in [("\"format\": 1", "\"format\": 2"), ("\"function\"", "\"funktion\""), ("style", "Style!")] {
+    for (from, to) in
+        [("\"format\": 1", "\"format\": 2"), ("\"function\"", "\"funktion\""), ("style", "Style!")]
+    {
         let error = Manifest::from_bytes(text.replace(from, to).as_bytes()).unwrap_err();
         assert_eq!(error.code(), Code::ManifestInvalid, "{from}");
     }

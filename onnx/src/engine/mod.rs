@@ -8,7 +8,7 @@ mod self_test;
 mod shapes;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,7 +24,7 @@ pub use value::Value;
 
 use crate::error::{Code, Error, Result};
 use crate::lower;
-use crate::model::Model;
+use crate::model::{Graph, Model};
 use crate::tensor::DType;
 
 /// The concrete shape of graph inputs, by name. What is left out comes from the model's declaration, with every
@@ -175,7 +175,9 @@ fn parse(
         .iter()
         .map(|(dtype, shape)| Ok(InferenceFact::dt_shape(value::to_datum_type(*dtype)?, shape)))
         .collect::<Result<Vec<_>>>()?;
-    let bytes = model.to_bytes();
+    let mut named = model.clone();
+    name_nodes(&mut named.graph);
+    let bytes = named.to_bytes();
     guarded("loading", || {
         let importer =
             tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
@@ -187,6 +189,17 @@ fn parse(
         }
         Ok((engine_model, parsed.outlets_by_name.into_iter().collect()))
     })
+}
+
+/// The engine insists on names that are unique among nodes and weights; the specification does not. A node whose
+/// name is not goes without, and the engine then calls it by its first output.
+fn name_nodes(graph: &mut Graph) {
+    let mut taken: BTreeSet<String> = graph.tensor_names().into_iter().map(str::to_owned).collect();
+    for node in &mut graph.nodes {
+        if !taken.insert(node.name.clone()) {
+            node.name.clear();
+        }
+    }
 }
 
 /// Runs engine code, turning its errors and panics into ours. Graphs are validated first, so that in the

@@ -226,10 +226,14 @@ impl Manifest {
     /// Reads and checks `patch.json`: unknown keys, another format, odd names and impossible numbers are refused.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         if bytes.len() > MANIFEST_BYTES {
-            return Err(invalid(format!("the manifest has {} bytes, the limit is {MANIFEST_BYTES}", bytes.len())));
+            return Err(invalid(format!(
+                "the manifest has {} bytes, the limit is {MANIFEST_BYTES}",
+                bytes.len()
+            )));
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|e| {
-            invalid(format!("the manifest is not valid: {e}")).with_hint("docs/PATCHES.md describes patch.json")
+            invalid(format!("the manifest is not valid: {e}"))
+                .with_hint("docs/PATCHES.md describes patch.json")
         })?;
         manifest.check()?;
         Ok(manifest)
@@ -245,14 +249,19 @@ impl Manifest {
     /// Checks what the manifest says of itself, without graph or primary.
     pub fn check(&self) -> Result<()> {
         if self.format != 1 {
-            return Err(invalid(format!("format {} is not known", self.format)).with_hint("this version reads format 1"));
+            return Err(invalid(format!("format {} is not known", self.format))
+                .with_hint("this version reads format 1"));
         }
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if self.name.is_empty() || self.name.len() > NAME_CHARS || !self.name.chars().all(allowed) {
-            return Err(invalid(format!("`{}` is no patch name", self.name))
-                .with_hint(format!("use 1 to {NAME_CHARS} lower-case letters, digits and hyphens")));
+            return Err(invalid(format!("`{}` is no patch name", self.name)).with_hint(format!(
+                "use 1 to {NAME_CHARS} lower-case letters, digits and hyphens"
+            )));
         }
-        if self.attachments.is_empty() || self.attachments.len() > ENTRIES || self.trainable.len() > ENTRIES {
+        if self.attachments.is_empty()
+            || self.attachments.len() > ENTRIES
+            || self.trainable.len() > ENTRIES
+        {
             return Err(invalid(format!(
                 "patch `{}` has {} attachments and {} trainable tensors; 1 to {ENTRIES} and 0 to {ENTRIES} are allowed",
                 self.name,
@@ -261,7 +270,9 @@ impl Manifest {
             )));
         }
         for (index, attachment) in self.attachments.iter().enumerate() {
-            attachment.check().map_err(|e| e.context(format!("patch `{}`, attachment {index}", self.name)))?;
+            attachment
+                .check()
+                .map_err(|e| e.context(format!("patch `{}`, attachment {index}", self.name)))?;
         }
         if self.trainable.iter().collect::<BTreeSet<_>>().len() != self.trainable.len() {
             return Err(invalid(format!("patch `{}` lists a trainable tensor twice", self.name)));
@@ -284,10 +295,14 @@ impl Attachment {
         }
         let reads_site = self.inputs.values().any(|site| site == self.site());
         match self.mode {
-            Mode::Series if !reads_site => Err(invalid(format!("a series at `{}` must read it", self.site()))
-                .with_hint("add it to the inputs, or use replace")),
-            Mode::Replace if reads_site => Err(invalid(format!("a replace of `{}` cannot read it", self.site()))
-                .with_hint("use series to change a tensor")),
+            Mode::Series if !reads_site => {
+                Err(invalid(format!("a series at `{}` must read it", self.site()))
+                    .with_hint("add it to the inputs, or use replace"))
+            }
+            Mode::Replace if reads_site => {
+                Err(invalid(format!("a replace of `{}` cannot read it", self.site()))
+                    .with_hint("use series to change a tensor"))
+            }
             Mode::Series | Mode::Replace if self.scale.is_some() => {
                 Err(invalid("only a parallel attachment has a scale".to_owned()))
             }
@@ -300,7 +315,11 @@ impl Attachment {
 impl Training {
     fn check(&self) -> Result<()> {
         let positive = |value: f32| value.is_finite() && value > 0.0;
-        if !positive(self.learning_rate) || !positive(self.clip_norm) || self.batch == 0 || self.epochs == 0 {
+        if !positive(self.learning_rate)
+            || !positive(self.clip_norm)
+            || self.batch == 0
+            || self.epochs == 0
+        {
             return Err(invalid(
                 "learning_rate and clip_norm must be positive and finite, batch and epochs at least 1".to_owned(),
             ));
@@ -317,13 +336,16 @@ impl Training {
 impl Selector {
     fn check(&self) -> Result<()> {
         let bounds = self.requires.iter().flat_map(|r| [r.at_least, r.at_most]).flatten();
-        let numbers = bounds.chain(self.gain.weights.values().copied()).chain([self.gain.intercept]);
+        let numbers =
+            bounds.chain(self.gain.weights.values().copied()).chain([self.gain.intercept]);
         if numbers.into_iter().any(|number| !number.is_finite()) {
             return Err(invalid("the selector holds a number that is not finite".to_owned()));
         }
         match self.requires.iter().find(|r| r.at_least.is_none() && r.at_most.is_none()) {
-            Some(requirement) => Err(invalid(format!("the requirement on `{}` has no bound", requirement.feature))
-                .with_hint("give at_least, at_most or both")),
+            Some(requirement) => {
+                Err(invalid(format!("the requirement on `{}` has no bound", requirement.feature))
+                    .with_hint("give at_least, at_most or both"))
+            }
             None => Ok(()),
         }
     }

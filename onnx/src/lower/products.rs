@@ -1,0 +1,139 @@
+//! Products of matrices and transposed convolutions in forms that the engine does not accept.
+
+use std::collections::BTreeSet;
+
+use super::{Lowering, made, need};
+use crate::error::{Code, Error, Result};
+use crate::model::{Attribute, Node};
+use crate::tensor::Tensor;
+
+/// The product of two vectors is the sum of their products.
+pub(super) fn mat_mul(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
+    let (a, b) = (need(node, 0)?, need(node, 1)?);
+    if lowering.rank(a) != Some(1) || lowering.rank(b) != Some(1) {
+        return Ok(false);
+    }
+    let products = lowering.emit("Mul", &[a, b], &[]);
+    let axes = lowering.constant(Tensor::vector(&[0i64]));
+    lowering.emit_as(
+        "ReduceSum",
+        &[&products, &axes],
+        made(node)?,
+        &[("keepdims", Attribute::Int(0))],
+    );
+    Ok(true)
+}
+
+/// The engine knows neither `...` nor a result without indices.
+pub(super) fn einsum(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
+    let equation: String =
+        node.string("equation", "").chars().filter(|c| !c.is_whitespace()).collect();
+    let spelled = spell_out(lowering, node, &equation)?;
+    if let Some(operands) = spelled.strip_suffix("->") {
+        let Some(index) = operands.chars().find(char::is_ascii_alphabetic) else {
+            return Ok(false);
+        };
+        let sums = lowering.fresh("Einsum");
+        push_einsum(lowering, node, format!("{operands}->{index}"), &sums);
+        let axes = lowering.constant(Tensor::vector(&[0i64]));
+        lowering.emit_as(
+            "ReduceSum",
+            &[&sums, &axes],
+            made(node)?,
+            &[("keepdims", Attribute::Int(0))],
+        );
+        return Ok(true);
+    }
+    if spelled == equation {
+        return Ok(false);
+    }
+    let output = made(node)?.to_owned();
+    push_einsum(lowering, node, spelled, &output);
+    Ok(true)
+}
+
+fn push_einsum(lowering: &mut Lowering<'_>, node: &Node, equation: String, output: &str) {
+    let mut spelled = node.clone();
+    spelled.attributes.insert("equation".to_owned(), Attribute::String(equation));
+    spelled.outputs = vec![output.to_owned()];
+    lowering.nodes.push(spelled);
+}
+
+/// Replaces `...` by as many unused indices as the operands' ranks leave.
+fn spell_out(lowering: &Lowering<'_>, node: &Node, equation: &str) -> Result<String> {
+    if !equation.contains("...") {
+        return Ok(equation.to_owned());
+    }
+    let refuse = |why: &str| {
+        Error::new(Code::ModelUnsupported, format!("the equation `{equation}` {why}"))
+            .with_hint("write the equation with one letter per dimension")
+    };
+    let used: BTreeSet<char> = equation.chars().collect();
+    let free: Vec<char> =
+        ('A'..='Z').chain('a'..='z').filter(|letter| !used.contains(letter)).collect();
+    let (operands, result) =
+        equation.split_once("->").ok_or_else(|| refuse("has `...` without `->`"))?;
+    let hidden =
+        |term: &str, rank: usize| rank.checked_sub(term.chars().filter(|c| *c != '.').count());
+    let mut counts = BTreeSet::new();
+    for (term, input) in operands.split(',').zip(&node.inputs) {
+        if term.contains("...") {
+            let rank =
+                lowering.rank(input).ok_or_else(|| refuse("has `...` on a tensor of open rank"))?;
+            counts.insert(
+                hidden(term, rank).ok_or_else(|| refuse("has more indices than dimensions"))?,
+            );
+        }
+    }
+    // Operands that hide different numbers of dimensions would need broadcasting.
+    let (Some(count), 1) = (counts.first().copied(), counts.len()) else {
+        return Err(refuse("hides different numbers of dimensions"));
+    };
+    let letters: String =
+        free.get(..count).ok_or_else(|| refuse("has too many dimensions"))?.iter().collect();
+    Ok(format!("{}->{}", operands.replace("...", &letters), result.replace("...", &letters)))
+}
+
+/// `SAME` padding becomes explicit. A wanted output shape is refused, as the engine would give up on it.
+pub(super) fn conv_transpose(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
+    if node.attributes.contains_key("output_shape") {
+        return Err(Error::new(
+            Code::ModelUnsupported,
+            "the attribute output_shape is not supported",
+        )
+        .with_hint("give pads and output_padding instead"));
+    }
+    let auto = node.string("auto_pad", "NOTSET");
+    if !auto.starts_with("SAME") {
+        return Ok(false);
+    }
+    let weight = need(node, 1)?;
+    let kernel: Vec<i64> = match (node.ints("kernel_shape"), lowering.initializer(weight)) {
+        (Some(kernel), _) => kernel.to_vec(),
+        (None, Some(weight)) => weight.shape().iter().skip(2).map(|size| *size as i64).collect(),
+        (None, None) => {
+            return Err(Error::new(Code::ModelUnsupported, "SAME padding needs kernel_shape"));
+        }
+    };
+    let or = |name: &str, default: i64| -> Vec<i64> {
+        let given = node.ints(name).unwrap_or_default();
+        (0..kernel.len()).map(|index| given.get(index).copied().unwrap_or(default)).collect()
+    };
+    let (strides, dilations, extra) =
+        (or("strides", 1), or("dilations", 1), or("output_padding", 0));
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    for index in 0..kernel.len() {
+        // The output is input · stride long, so that what is cut off does not depend on the input.
+        let reach = kernel[index].saturating_sub(1).saturating_mul(dilations[index]);
+        let total = reach.saturating_add(1 + extra[index]).saturating_sub(strides[index]).max(0);
+        let small = total / 2;
+        before.push(if auto == "SAME_UPPER" { small } else { total - small });
+        after.push(if auto == "SAME_UPPER" { total - small } else { small });
+    }
+    before.extend(after);
+    let mut explicit = node.clone();
+    explicit.attributes.remove("auto_pad");
+    explicit.attributes.insert("pads".to_owned(), Attribute::Ints(before));
+    lowering.nodes.push(explicit);
+    Ok(true)
+}
