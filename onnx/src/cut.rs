@@ -3,11 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dtypes;
 use crate::error::{Code, Error, Result};
-use crate::graph::some_of;
+use crate::graph::{Types, some_of};
 use crate::model::{Graph, Model};
-use crate::tensor::DType;
 
 /// Cuts the main graph at tensors. Segment `k` computes what the first `k` sites (in the order in which the
 /// graph makes them) depend on and no earlier segment computed; the last one computes the rest. Running the
@@ -51,7 +49,7 @@ pub fn cut(model: &Model, sites: &[&str]) -> Result<Vec<Model>> {
         .enumerate()
         .map(|(index, nodes)| parts.with_constants(nodes, if index == last { &loose } else { &[] }))
         .collect();
-    let dtypes = dtypes::of(graph);
+    let types = Types::of(model);
     let mut segments = Vec::with_capacity(owned.len());
     for index in 0..owned.len() {
         let mut wanted: BTreeSet<&str> =
@@ -62,7 +60,7 @@ pub fn cut(model: &Model, sites: &[&str]) -> Result<Vec<Model>> {
         let extra = if index == last { loose.as_slice() } else { &[] };
         segments.push(Model {
             opset: model.opset,
-            graph: parts.segment(&owned[index], &whole[index], &wanted, extra, &dtypes),
+            graph: parts.segment(&owned[index], &whole[index], &wanted, extra, &types),
         });
     }
     Ok(segments)
@@ -114,9 +112,9 @@ pub fn split_frozen(model: &Model, trainable: &[&str]) -> Result<(Option<Model>,
     let parts = Parts::new(graph, &trainable.iter().copied().collect());
     let whole = parts.with_constants(&owned, &[]);
     let wanted: BTreeSet<&str> = outputs.iter().copied().collect();
-    let dtypes = dtypes::of(graph);
+    let types = Types::of(model);
     let suffix =
-        Model { opset: model.opset, graph: parts.segment(&owned, &whole, &wanted, &[], &dtypes) };
+        Model { opset: model.opset, graph: parts.segment(&owned, &whole, &wanted, &[], &types) };
     let frontier: Vec<&str> = suffix
         .graph
         .inputs
@@ -137,7 +135,7 @@ pub fn split_frozen(model: &Model, trainable: &[&str]) -> Result<(Option<Model>,
         .filter(|name| read.contains(name))
         .collect();
     let prefix =
-        Model { opset: model.opset, graph: graph.part(&needed, &inputs, &frontier, &dtypes) };
+        Model { opset: model.opset, graph: graph.part(&needed, &inputs, &frontier, &types) };
     Ok((Some(prefix), suffix))
 }
 
@@ -214,7 +212,7 @@ impl<'a> Parts<'a> {
         whole: &BTreeSet<usize>,
         wanted: &BTreeSet<&str>,
         extra: &[&str],
-        dtypes: &BTreeMap<String, DType>,
+        types: &Types,
     ) -> Graph {
         let made: BTreeSet<&str> =
             whole.iter().flat_map(|index| self.graph.nodes[*index].makes()).collect();
@@ -241,6 +239,6 @@ impl<'a> Parts<'a> {
             .filter(|name| wanted.contains(name))
             .collect();
         outputs.extend(extra);
-        self.graph.part(whole, &inputs, &outputs, dtypes)
+        self.graph.part(whole, &inputs, &outputs, types)
     }
 }

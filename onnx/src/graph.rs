@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::dtypes;
+use crate::engine;
 use crate::error::{Code, Error, Result};
 use crate::model::{Attribute, Graph, Model, Node, ValueInfo};
 use crate::tensor::DType;
@@ -185,13 +186,13 @@ impl Graph {
     }
 
     /// The part of this graph made of the nodes at `indices`, with the initializers they read, and with these
-    /// inputs and outputs, whose types come from `dtypes`.
+    /// inputs and outputs, of which `types` says what the graph does not declare.
     pub(crate) fn part(
         &self,
         indices: &BTreeSet<usize>,
         inputs: &[&str],
         outputs: &[&str],
-        dtypes: &BTreeMap<String, DType>,
+        types: &Types,
     ) -> Self {
         let nodes: Vec<Node> = indices.iter().map(|index| self.nodes[*index].clone()).collect();
         let mut read: BTreeSet<&str> = nodes.iter().flat_map(Node::reads).collect();
@@ -203,7 +204,7 @@ impl Graph {
             .filter(|(name, _)| read.contains(name.as_str()) && !fed.contains(name.as_str()))
             .map(|(name, tensor)| (name.clone(), tensor.clone()))
             .collect();
-        let info = |name: &&str| self.value_info(name, dtypes);
+        let info = |name: &&str| self.value_info(name, types);
         Self {
             name: self.name.clone(),
             initializers,
@@ -213,19 +214,19 @@ impl Graph {
         }
     }
 
-    /// What is known about a tensor: as declared, else its dtype alone.
-    pub(crate) fn value_info(&self, name: &str, dtypes: &BTreeMap<String, DType>) -> ValueInfo {
+    /// What is known about a tensor: as declared, else as inferred.
+    fn value_info(&self, name: &str, types: &Types) -> ValueInfo {
         if let Some(info) = self.input(name).or_else(|| self.output(name)) {
             return info.clone();
         }
         if let Some(tensor) = self.initializers.get(name) {
             return ValueInfo::fixed(name, tensor.dtype(), tensor.shape());
         }
-        ValueInfo {
+        types.inferred.get(name).cloned().unwrap_or_else(|| ValueInfo {
             name: name.to_owned(),
-            dtype: dtypes.get(name).copied().unwrap_or(DType::F32),
+            dtype: types.dtypes.get(name).copied().unwrap_or(DType::F32),
             shape: None,
-        }
+        })
     }
 
     fn all_names<'a>(&'a self, taken: &mut BTreeSet<&'a str>) {
@@ -278,6 +279,22 @@ impl Graph {
     }
 }
 
+/// What is known about the tensors of a graph beyond its declarations.
+pub(crate) struct Types {
+    dtypes: BTreeMap<String, DType>,
+    inferred: BTreeMap<String, ValueInfo>,
+}
+
+impl Types {
+    /// By inference; where the engine cannot analyse the model, the dtypes alone.
+    pub(crate) fn of(model: &Model) -> Self {
+        Self {
+            dtypes: dtypes::of(&model.graph),
+            inferred: engine::declare(model).unwrap_or_default(),
+        }
+    }
+}
+
 impl Model {
     /// The sub-model that computes `outputs` from `inputs`, which may be any tensors of the main graph. An
     /// initializer among `inputs` becomes an input. Refuses unknown names, and graph inputs that are needed
@@ -298,8 +315,14 @@ impl Model {
                 .with_hint("list it among the inputs"));
             }
         }
-        let dtypes = dtypes::of(&self.graph);
-        Ok(Self { opset: self.opset, graph: self.graph.part(&indices, inputs, outputs, &dtypes) })
+        let declared =
+            |name: &&&str| self.graph.input(name).or_else(|| self.graph.output(name)).is_some();
+        let types = if inputs.iter().chain(outputs).all(|name| declared(&name)) {
+            Types { dtypes: BTreeMap::new(), inferred: BTreeMap::new() }
+        } else {
+            Types::of(self)
+        };
+        Ok(Self { opset: self.opset, graph: self.graph.part(&indices, inputs, outputs, &types) })
     }
 
     /// An error that names `name` and tensors close to it, where the main graph has none of that name.
@@ -307,11 +330,13 @@ impl Model {
         if self.graph.has_tensor(name) {
             return Ok(());
         }
-        let names = self.graph.tensor_names();
+        let inputs = self.graph.inputs.iter().map(|info| info.name.as_str());
+        let names: Vec<&str> =
+            inputs.chain(self.graph.nodes.iter().flat_map(Node::makes)).collect();
         let alike = names.iter().filter(|other| other.contains(name) || name.contains(**other));
-        let listed: Vec<&&str> = alike.collect();
+        let alike: Vec<&&str> = alike.collect();
         let hint =
-            if listed.is_empty() { some_of(names.iter()) } else { some_of(listed.into_iter()) };
+            if alike.is_empty() { some_of(names.iter()) } else { some_of(alike.into_iter()) };
         Err(Error::new(Code::UnknownTensor, format!("the model has no tensor `{name}`"))
             .with_hint(format!("it has {hint}; `backstitch onnx inspect` lists all")))
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
+use crate::autodiff::{Loss, Objective, differentiate};
 use crate::cut::is_fixed;
 use crate::engine::{Dims, Shapes, infer};
 use crate::error::{Code, Error, Result};
@@ -15,11 +16,14 @@ use crate::stitch::stitch;
 use crate::tensor::{DType, Tensor};
 
 mod manifest;
+mod template;
 
 pub use manifest::{
     Attachment, Cost, Gain, Io, Manifest, MeasuredMs, Mode, PerformanceRow, Requirement, Selector,
     Training,
 };
+
+pub use template::{Kind, Template, template};
 
 /// A checked patch: its manifest and its graph with the current weights.
 #[derive(Clone, Debug, PartialEq)]
@@ -268,6 +272,34 @@ pub fn check(
     }
     // Several attachments together may close a cycle that none closes alone.
     stitch(primary, &[patch]).map(|_| ())
+}
+
+/// Checks that the patch can be trained in its primary: that every trainable tensor reaches `output` on a path of
+/// operators that have gradients. `output` is where the loss reads; the primary's first output where it is left out.
+/// A patch without trainable tensors passes.
+pub fn check_training(
+    patch: &Patch,
+    primary: &Model,
+    dims: &Dims,
+    output: Option<&str>,
+) -> Result<()> {
+    let manifest = &patch.manifest;
+    if manifest.trainable.is_empty() {
+        return Ok(());
+    }
+    let loss = match &manifest.training {
+        Some(training) => training.loss.parse()?,
+        None => Loss::Entropy,
+    };
+    let stitched = stitch(primary, &[patch])?;
+    let first = primary.graph.outputs.first().map(|info| info.name.as_str());
+    let names: Vec<String> =
+        manifest.trainable.iter().map(|name| format!("{}/{name}", manifest.name)).collect();
+    let trainable: Vec<&str> = names.iter().map(String::as_str).collect();
+    let output = output.or(first).unwrap_or_default();
+    differentiate(&stitched, &Objective { loss, output, trainable: &trainable }, dims)
+        .map(|_| ())
+        .map_err(|e| e.context(format!("patch `{}`", manifest.name)))
 }
 
 fn check_attachment(

@@ -1,8 +1,10 @@
 //! One integration binary: what the crate computes against what onnxruntime computed, and the invariants that
-//! encoding, cutting and stitching must keep.
+//! encoding, cutting, stitching and differentiating must keep.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
 
 mod cutting;
 mod golden;
 mod gradients;
 mod hostile;
 mod stitching;
+mod tools;

@@ -3,7 +3,9 @@
 //! A [`Program`] is compiled for concrete input shapes, because that is the engine's fast path. Weights that
 //! change from run to run are inputs, so that new weights need no new program.
 
+mod bounds;
 mod ops;
+mod sanity;
 mod self_test;
 mod shapes;
 mod value;
@@ -19,7 +21,7 @@ use tract_onnx::tract_hir::internal::{OutletId, TypedSimplePlan, TypedSimpleStat
 
 pub use ops::operators;
 pub use self_test::{kernels, self_test};
-pub use shapes::{infer, resolve};
+pub use shapes::{declare, infer, resolve};
 pub use value::Value;
 
 use crate::error::{Code, Error, Result};
@@ -47,6 +49,8 @@ struct Input {
     name: String,
     dtype: DType,
     shape: Vec<usize>,
+    /// Rows of the smallest weight that it indexes.
+    rows: Option<usize>,
 }
 
 impl Program {
@@ -58,12 +62,15 @@ impl Program {
             let optimized = engine_model.into_optimized()?;
             TypedSimplePlan::new(optimized)
         })?;
-        let inputs = model
-            .graph
-            .inputs
-            .iter()
-            .zip(resolved)
-            .map(|(info, (dtype, shape))| Input { name: info.name.clone(), dtype, shape })
+        let rows = bounds::of(model);
+        let named = model.graph.inputs.iter().zip(resolved);
+        let inputs = named
+            .map(|(info, (dtype, shape))| Input {
+                name: info.name.clone(),
+                dtype,
+                shape,
+                rows: rows.get(&info.name).copied(),
+            })
             .collect();
         let outputs = model.graph.outputs.iter().map(|info| info.name.clone()).collect();
         Ok(Self { inputs, outputs, plan, idle: Mutex::new(Vec::new()) })
@@ -129,6 +136,9 @@ impl Program {
                     ),
                 )
                 .with_hint("convert the input, or compile the model for its shape"));
+            }
+            if let Some(rows) = input.rows {
+                bounds::check(&input.name, value, rows)?;
             }
         }
         let fed: TVec<_> = inputs.iter().map(Value::to_engine).collect();

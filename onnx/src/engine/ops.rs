@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use super::sanity;
 use crate::error::{Code, Error, Result};
 use crate::model::{Graph, Node};
 
@@ -201,10 +202,14 @@ fn check_node(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Refuses operators that the engine lacks and nodes with a wrong number of inputs or outputs.
+/// Refuses operators that the engine lacks, nodes with a wrong number of inputs or outputs, and attributes or
+/// constants out of all bounds.
 pub(super) fn check(graph: &Graph) -> Result<()> {
     for node in &graph.nodes {
         check_node(node)?;
+        sanity::check_attributes(node)?;
+        sanity::check_axes(node, graph)?;
+        sanity::check_size(node, graph)?;
         for subgraph in node.subgraphs() {
             check(subgraph)?;
         }

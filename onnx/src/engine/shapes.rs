@@ -146,6 +146,46 @@ pub fn infer(model: &Model, dims: &Dims) -> Result<Shapes> {
     Ok(shapes)
 }
 
+/// What holds of every tensor of the main graph whatever size the open dimensions of the inputs have: the dtype,
+/// the rank, and those dimensions that stay the same. Found by inference with two sizes.
+pub fn declare(model: &Model) -> Result<BTreeMap<String, ValueInfo>> {
+    let sized = |size: usize| -> Dims {
+        let fix = |dim: &Dim| match dim {
+            Dim::Fixed(fixed) => *fixed,
+            Dim::Symbol(_) | Dim::Unknown => size,
+        };
+        let shapes =
+            model.graph.inputs.iter().filter_map(|info| Some((&info.name, info.shape.as_ref()?)));
+        shapes.map(|(name, dims)| (name.clone(), dims.iter().map(fix).collect())).collect()
+    };
+    let (one, other) = (sized(1), sized(2));
+    let first = infer(model, &one)?;
+    let second = if one == other { None } else { infer(model, &other).ok() };
+    let declared = first.into_iter().map(|(name, (dtype, shape))| {
+        let known = |shape: &[usize]| {
+            let again = match &second {
+                // A model that does not run at the second size tells nothing about what varies.
+                None if one != other => return vec![Dim::Unknown; shape.len()],
+                None => shape,
+                Some(second) => second.get(&name).map_or(&[][..], |(_, again)| again),
+            };
+            let fixed = |(index, size): (usize, &usize)| match again.get(index) {
+                Some(same) if same == size => Dim::Fixed(*size),
+                _ => Dim::Unknown,
+            };
+            shape.iter().enumerate().map(fixed).collect()
+        };
+        let declared = model.graph.input(&name).or_else(|| model.graph.output(&name)).cloned();
+        let info = declared.filter(|info| info.shape.is_some()).unwrap_or_else(|| ValueInfo {
+            name: name.clone(),
+            dtype,
+            shape: Some(known(&shape)),
+        });
+        (name, info)
+    });
+    Ok(declared.collect())
+}
+
 fn concrete(fact: &InferenceFact) -> Option<(DType, Vec<usize>)> {
     let dtype = value::from_datum_type(fact.datum_type.concretize()?)?;
     let shape = fact.shape.concretize()?;

@@ -233,7 +233,7 @@ impl Manifest {
         }
         let manifest: Self = serde_json::from_slice(bytes).map_err(|e| {
             invalid(format!("the manifest is not valid: {e}"))
-                .with_hint("docs/PATCHES.md describes patch.json")
+                .with_hint("`backstitch patch new` writes one to compare with")
         })?;
         manifest.check()?;
         Ok(manifest)

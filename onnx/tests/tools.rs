@@ -1,0 +1,213 @@
+//! Costs, declared shapes, new patches, indices out of range, and models of different operator sets.
+
+use backstitch_onnx::cost::cost;
+use backstitch_onnx::engine::{Dims, Program, Value, declare, infer};
+use backstitch_onnx::patch::{Kind, Mode, Template, check, check_training, template};
+use backstitch_onnx::stitch::stitch;
+use backstitch_onnx::{Code, DType, Digest, Dim, Graph, Model, Node, Tensor, ValueInfo};
+
+use crate::cutting::{shapes_of, step, values};
+use crate::golden::{case, difference};
+
+/// Where a small network can be changed: the kind, its sites, and whether it starts without effect.
+const TEMPLATES: [(Kind, &[&str]); 7] = [
+    (Kind::Affine, &["image"]),
+    (Kind::Affine, &["flatten13"]),
+    (Kind::Lora, &["relu1", "conv6"]),
+    (Kind::Lora, &["flatten13"]),
+    (Kind::Adapter, &["add5"]),
+    (Kind::Conv, &["relu3"]),
+    (Kind::Head, &["flatten13", "gemm14"]),
+];
+
+#[test]
+fn new_patches_fit_train_and_change_nothing_yet() {
+    for name in ["network-13", "network-18"] {
+        let case = case(name);
+        let digest = case.model.digest();
+        let shapes = shapes_of(&case);
+        for (kind, sites) in TEMPLATES {
+            let patch =
+                template(&case.model, digest, &Template { kind, name: "new", sites, rank: 2 })
+                    .unwrap();
+            check(&patch, &case.model, digest, &shapes).unwrap();
+            check_training(&patch, &case.model, &Dims::new(), Some("gemm14")).unwrap();
+            assert_eq!(
+                patch,
+                template(&case.model, digest, &Template { kind, name: "new", sites, rank: 2 })
+                    .unwrap()
+            );
+            let stitched = stitch(&case.model, &[&patch]).unwrap();
+            assert_eq!(stitched.opset, case.model.opset);
+            let mut live = values(&case);
+            step(&Model::from_bytes(&stitched.to_bytes()).unwrap(), &shapes, &mut live);
+            for info in &case.model.graph.outputs {
+                let found = live[&info.name].to_tensor().unwrap();
+                let difference = difference(&found, &case.outputs[&info.name]).unwrap();
+                assert!(difference < 1e-5, "{name}, {}: {difference:e}", kind.as_str());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_head_starts_as_the_old_one() {
+    let case = case("network-13");
+    let head =
+        Template { kind: Kind::Head, name: "head", sites: &["flatten13", "gemm14"], rank: 4 };
+    let patch = template(&case.model, case.model.digest(), &head).unwrap();
+    assert_eq!(patch.manifest().attachments[0].mode, Mode::Replace);
+    let gemm = case.model.graph.nodes.iter().find(|node| node.op == "Gemm").unwrap();
+    assert_eq!(patch.weights()["weight"], case.model.graph.initializers[&gemm.inputs[1]]);
+}
+
+#[test]
+fn templates_for_odd_sites_are_refused() {
+    let case = case("network-13");
+    let odd: [(Kind, &[&str]); 5] = [
+        (Kind::Head, &["gemm14"]),
+        (Kind::Affine, &["relu1", "relu3"]),
+        (Kind::Lora, &["image", "flatten13"]),
+        (Kind::Conv, &["flatten13"]),
+        (Kind::Lora, &["conv6", "relu1"]),
+    ];
+    for (kind, sites) in odd {
+        let refused =
+            template(&case.model, Digest::of(b""), &Template { kind, name: "odd", sites, rank: 2 });
+        assert_eq!(
+            refused.unwrap_err().code(),
+            Code::PatchMismatch,
+            "{} at {sites:?}",
+            kind.as_str()
+        );
+    }
+}
+
+#[test]
+fn costs_are_those_of_the_definitions() {
+    let case = case("network-13");
+    let counted = cost(&case.model, &shapes_of(&case)).unwrap();
+    // Two images: 3 → 6 and twice 6 → 6 channels at 8 × 8, 6 → 8 at 4 × 4, kernels of 3 × 3; then 8 → 5.
+    let convolutions = 2 * 9 * (64 * (6 * 3 + 6 * 6 + 6 * 6) + 16 * 8 * 6);
+    assert_eq!(counted.total.macs, convolutions + 2 * 8 * 5);
+    let weights: usize = 9 * (18 + 36 + 36 + 48) + 6 + 6 + 6 + 8 + 40 + 5;
+    // The split's sizes are two int64.
+    assert_eq!(counted.total.parameter_bytes, 4 * weights as u64 + 16);
+    // Three tensors of 2 × 6 × 8 × 8 are alive at the addition.
+    assert_eq!(counted.total.peak_activation_bytes, 3 * 4 * 2 * 6 * 64);
+    assert_eq!(counted.nodes.iter().map(|node| node.macs).sum::<u64>(), counted.total.macs);
+}
+
+#[test]
+fn declared_shapes_say_what_stays_open() {
+    let case = case("attention-17");
+    let types = declare(&case.model).unwrap();
+    let output = &case.model.graph.outputs[0].name;
+    let inner = case
+        .model
+        .graph
+        .nodes
+        .iter()
+        .find(|node| node.op == "Transpose")
+        .unwrap()
+        .makes()
+        .next()
+        .unwrap();
+    assert!(types.contains_key(output));
+    let fixed: Vec<bool> = types[inner]
+        .shape
+        .as_ref()
+        .unwrap()
+        .iter()
+        .map(|dim| matches!(dim, Dim::Fixed(_)))
+        .collect();
+    assert_eq!(fixed, [false, true, false, true]);
+}
+
+#[test]
+fn an_index_beyond_the_table_is_refused() {
+    let case = case("attention-17");
+    let dims = Dims::from([("ids".to_owned(), vec![1, 2])]);
+    let program = Program::compile(&case.model, &dims).unwrap();
+    let mask = Value::i64(&[1, 2], &[1, 1]).unwrap();
+    let run = |ids: &[i64]| program.run_ordered(&[Value::i64(&[1, 2], ids).unwrap(), mask.clone()]);
+    assert!(run(&[0, 10]).is_ok());
+    for ids in [[0, 11], [-12, 0]] {
+        assert_eq!(run(&ids).unwrap_err().code(), Code::InputMismatch);
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_refused() {
+    let case = case("network-13");
+    let program = Program::compile(&case.model, &Dims::new()).unwrap();
+    let image = Value::zeros(DType::F32, &[1, 3, 8, 8]).unwrap();
+    let code = |inputs: &[(&str, Value)]| {
+        let inputs =
+            inputs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        program.run(&inputs).unwrap_err().code()
+    };
+    assert_eq!(code(&[]), Code::InputMismatch);
+    assert_eq!(code(&[("image", image.clone()), ("more", image.clone())]), Code::InputMismatch);
+    assert_eq!(
+        code(&[("image", Value::zeros(DType::F64, &[1, 3, 8, 8]).unwrap())]),
+        Code::InputMismatch
+    );
+    assert_eq!(
+        code(&[("image", Value::zeros(DType::F32, &[1, 3, 8, 9]).unwrap())]),
+        Code::InputMismatch
+    );
+
+    let wrong = |shape: Vec<usize>| Dims::from([("image".to_owned(), shape)]);
+    for shape in [vec![1, 4, 8, 8], vec![1, 3, 8], vec![usize::MAX, 3, 8, 8]] {
+        assert!(infer(&case.model, &wrong(shape)).is_err());
+    }
+    assert_eq!(
+        infer(&case.model, &Dims::from([("x".to_owned(), vec![1])])).unwrap_err().code(),
+        Code::InputMismatch
+    );
+}
+
+#[test]
+fn weights_that_are_inputs_are_not_folded() {
+    let open = ValueInfo::fixed("x", DType::F32, &[2]);
+    let mut graph = Graph {
+        nodes: vec![Node::new("Mul", &["x", "w"], &["z"]), Node::new("Add", &["z", "v"], &["y"])],
+        inputs: vec![open],
+        outputs: vec![ValueInfo::fixed("y", DType::F32, &[2])],
+        initializers: ["w", "v"].map(|name| (name.to_owned(), Tensor::vector(&[1.0f32]))).into(),
+        ..Graph::default()
+    };
+    // The two weights are equal, and the engine merges equal constants: as inputs they must stay apart.
+    graph.promote(&["v", "w"]).unwrap();
+    assert_eq!(graph.promote(&["x"]).unwrap_err().code(), Code::UnknownTensor);
+    let program = Program::compile(&Model { opset: 13, graph }, &Dims::new()).unwrap();
+    assert_eq!(program.input_names().collect::<Vec<_>>(), ["x", "v", "w"]);
+    let fed = [Value::f32(&[2], &[1.0, 2.0]), Value::f32(&[1], &[10.0]), Value::f32(&[1], &[3.0])];
+    let outputs = program.run_ordered(&fed.map(Result::unwrap)).unwrap();
+    assert_eq!(outputs[0].f32s().unwrap(), [13.0, 16.0]);
+}
+
+#[test]
+fn fresh_names_and_pruning_look_into_subgraphs() {
+    let mut model = case("dynamic-13").model;
+    let branch = model.graph.nodes.iter().find(|node| node.op == "If").unwrap().clone();
+    model.graph.outputs.retain(|info| info.name == branch.outputs[0]);
+    model.graph.prune();
+    // The branches read a constant from around them.
+    assert_eq!(model.graph.nodes.len(), 1);
+    assert_eq!(model.graph.initializers.len(), 1);
+    assert_eq!(model.graph.fresh("Add_out"), "Add_out.1");
+    let again = Model::from_bytes(&model.to_bytes()).unwrap();
+    assert_eq!(again, model);
+}
+
+#[test]
+fn extraction_names_the_input_that_is_missing() {
+    let model = case("network-13").model;
+    let middle = model.extract(&["relu1"], &["add5"]).unwrap();
+    assert_eq!(middle.graph.nodes.len(), 4);
+    assert!(middle.graph.inputs[0].shape.is_some());
+    assert_eq!(model.extract(&["relu3"], &["add5"]).unwrap_err().code(), Code::InputMismatch);
+    assert_eq!(model.extract(&["relu"], &["add5"]).unwrap_err().code(), Code::UnknownTensor);
+}

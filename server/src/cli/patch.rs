@@ -1,0 +1,129 @@
+//! `backstitch patch`: make and check patches.
+
+use std::path::{Path, PathBuf};
+
+use backstitch_onnx::engine::infer;
+use backstitch_onnx::patch::{Kind, Patch, Template, check, check_training, template};
+use clap::Subcommand;
+use serde_json::json;
+
+use super::files::{self, Outcome};
+
+/// Make and check patches.
+#[derive(Debug, Subcommand)]
+pub enum PatchCommand {
+    /// Make a new patch that changes nothing until it is trained.
+    #[command(
+        after_help = "Example: backstitch patch new --kind lora --primary primary.onnx --site block3,block4 --rank 4 --out style"
+    )]
+    New {
+        /// affine, lora, adapter, conv or head.
+        #[arg(long)]
+        kind: String,
+        /// The primary model.
+        #[arg(long, value_name = "FILE.onnx")]
+        primary: PathBuf,
+        /// The tensor that it changes; for lora and head the one that it reads, then the one that it changes.
+        #[arg(long, value_name = "TENSOR", value_delimiter = ',', required = true)]
+        site: Vec<String>,
+        /// Width of the bottleneck of lora and adapter.
+        #[arg(long, default_value_t = 4)]
+        rank: usize,
+        /// Its name; the folder's where it is left out.
+        #[arg(long)]
+        name: Option<String>,
+        /// The folder to write.
+        #[arg(long, value_name = "PATCH_DIR")]
+        out: PathBuf,
+    },
+    /// Check that a patch fits its primary and can be trained in it.
+    #[command(after_help = "Example: backstitch patch check patches/noise --primary primary.onnx")]
+    Check {
+        /// The patch's folder.
+        patch: PathBuf,
+        /// The primary model.
+        #[arg(long, value_name = "FILE.onnx")]
+        primary: PathBuf,
+        /// The tensor that the loss reads; the primary's first output where it is left out.
+        #[arg(long, value_name = "TENSOR")]
+        output: Option<String>,
+        /// The shape of an input, where the primary leaves it open.
+        #[arg(long = "shape", value_name = "NAME=1,3,224,224", value_parser = files::parse_shape)]
+        shapes: Vec<(String, Vec<usize>)>,
+        /// Print as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs one of the commands.
+pub fn run(command: PatchCommand) -> Outcome<()> {
+    match command {
+        PatchCommand::New { kind, primary, site, rank, name, out } => {
+            let sites: Vec<&str> = site.iter().map(String::as_str).collect();
+            make(&kind, &primary, &sites, rank, (name, &out))
+        }
+        PatchCommand::Check { patch, primary, output, shapes, json } => {
+            check_patch(&patch, &primary, output.as_deref(), &shapes, json)
+        }
+    }
+}
+
+fn make(
+    kind: &str,
+    primary: &Path,
+    sites: &[&str],
+    rank: usize,
+    (name, out): (Option<String>, &Path),
+) -> Outcome<()> {
+    let kind: Kind = kind.parse()?;
+    let (model, digest) = files::read_model(primary)?;
+    let folder = out.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = name.unwrap_or_else(|| folder.to_lowercase().replace(['_', ' ', '.'], "-"));
+    let patch = template(&model, digest, &Template { kind, name: &name, sites, rank })?;
+    if out.join("patch.json").exists() {
+        return Err(
+            format!("{} holds a patch already; choose another folder", out.display()).into()
+        );
+    }
+    files::create_folder(out)?;
+    files::write(&out.join("patch.onnx"), &patch.model().to_bytes())?;
+    files::write(&out.join("patch.json"), &patch.manifest().to_bytes())?;
+    println!("{}  {}", out.display(), describe(&patch));
+    Ok(())
+}
+
+fn describe(patch: &Patch) -> String {
+    let manifest = patch.manifest();
+    let weights: usize = patch.weights().values().map(|tensor| tensor.len()).sum();
+    format!(
+        "{}: {} {} attachments, {weights} trainable weights",
+        manifest.name,
+        manifest.function,
+        manifest.attachments.len()
+    )
+}
+
+fn check_patch(
+    folder: &Path,
+    primary: &Path,
+    output: Option<&str>,
+    shapes: &[(String, Vec<usize>)],
+    json: bool,
+) -> Outcome<()> {
+    let patch = files::read_patch(folder)?;
+    let (model, digest) = files::read_model(primary)?;
+    let dims = files::dims(shapes);
+    check(&patch, &model, digest, &infer(&model, &dims)?)?;
+    check_training(&patch, &model, &dims, output)?;
+    if json {
+        return files::print_json(&json!({
+            "name": patch.manifest().name,
+            "graph": patch.graph_digest(),
+            "weights": patch.weights_digest(),
+            "trainable": patch.weights().into_iter().map(|(name, tensor)| json!({ "name": name, "shape": tensor.shape() })).collect::<Vec<_>>(),
+        }));
+    }
+    println!("{} fits.", describe(&patch));
+    Ok(())
+}
