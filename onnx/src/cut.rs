@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::engine::Shapes;
 use crate::error::{Code, Error, Result};
 use crate::graph::{Types, some_of};
 use crate::model::{Graph, Model};
@@ -17,6 +18,16 @@ use crate::model::{Graph, Model};
 /// A site that no node makes (a graph input), or whose value is fixed by weights and shapes, cuts nothing.
 /// Unknown sites are refused.
 pub fn cut(model: &Model, sites: &[&str]) -> Result<Vec<Model>> {
+    cut_typed(model, sites, || Types::of(model))
+}
+
+/// Like [`cut`], for the shapes that [`crate::engine::infer`] gave: the segments declare these, and no shape is
+/// inferred again.
+pub fn cut_for(model: &Model, sites: &[&str], shapes: &Shapes) -> Result<Vec<Model>> {
+    cut_typed(model, sites, || Types::from_shapes(shapes))
+}
+
+fn cut_typed(model: &Model, sites: &[&str], types: impl FnOnce() -> Types) -> Result<Vec<Model>> {
     let graph = &model.graph;
     for site in sites {
         model.require(site)?;
@@ -49,7 +60,7 @@ pub fn cut(model: &Model, sites: &[&str]) -> Result<Vec<Model>> {
         .enumerate()
         .map(|(index, nodes)| parts.with_constants(nodes, if index == last { &loose } else { &[] }))
         .collect();
-    let types = Types::of(model);
+    let types = types();
     let mut segments = Vec::with_capacity(owned.len());
     for index in 0..owned.len() {
         let mut wanted: BTreeSet<&str> =
@@ -78,6 +89,24 @@ pub fn is_fixed(model: &Model, tensor: &str) -> bool {
 ///
 /// The suffix yields those outputs of the model that depend on a trainable initializer.
 pub fn split_frozen(model: &Model, trainable: &[&str]) -> Result<(Option<Model>, Model)> {
+    split_typed(model, trainable, || Types::of(model))
+}
+
+/// Like [`split_frozen`], for the shapes that [`crate::engine::infer`] gave: both parts declare these, and no shape
+/// is inferred again.
+pub fn split_frozen_for(
+    model: &Model,
+    trainable: &[&str],
+    shapes: &Shapes,
+) -> Result<(Option<Model>, Model)> {
+    split_typed(model, trainable, || Types::from_shapes(shapes))
+}
+
+fn split_typed(
+    model: &Model,
+    trainable: &[&str],
+    types: impl FnOnce() -> Types,
+) -> Result<(Option<Model>, Model)> {
     let graph = &model.graph;
     if let Some(name) = trainable.iter().find(|name| !graph.initializers.contains_key(**name)) {
         return Err(Error::new(
@@ -112,7 +141,7 @@ pub fn split_frozen(model: &Model, trainable: &[&str]) -> Result<(Option<Model>,
     let parts = Parts::new(graph, &trainable.iter().copied().collect());
     let whole = parts.with_constants(&owned, &[]);
     let wanted: BTreeSet<&str> = outputs.iter().copied().collect();
-    let types = Types::of(model);
+    let types = types();
     let suffix =
         Model { opset: model.opset, graph: parts.segment(&owned, &whole, &wanted, &[], &types) };
     let frontier: Vec<&str> = suffix

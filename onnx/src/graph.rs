@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::dtypes;
-use crate::engine;
+use crate::engine::{self, Shapes};
 use crate::error::{Code, Error, Result};
 use crate::model::{Attribute, Graph, Model, Node, ValueInfo};
 use crate::tensor::DType;
@@ -292,6 +292,14 @@ impl Types {
             dtypes: dtypes::of(&model.graph),
             inferred: engine::declare(model).unwrap_or_default(),
         }
+    }
+
+    /// What a caller inferred for one size of everything.
+    pub(crate) fn from_shapes(shapes: &Shapes) -> Self {
+        let fixed = |(name, (dtype, shape)): (&String, &(DType, Vec<usize>))| {
+            (name.clone(), ValueInfo::fixed(name, *dtype, shape))
+        };
+        Self { dtypes: BTreeMap::new(), inferred: shapes.iter().map(fixed).collect() }
     }
 }
 

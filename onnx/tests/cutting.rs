@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use backstitch_onnx::cut::{cut, is_fixed, split_frozen};
+use backstitch_onnx::cut::{cut, cut_for, is_fixed, split_frozen};
 use backstitch_onnx::engine::{Dims, Program, Shapes, Value, infer};
 use backstitch_onnx::{Code, Model};
 use proptest::prelude::*;
@@ -43,6 +43,8 @@ pub(crate) fn step(model: &Model, shapes: &Shapes, live: &mut BTreeMap<String, V
 fn run_cut(case: &Case, sites: &[&str]) -> (usize, BTreeMap<String, Value>) {
     let shapes = shapes_of(case);
     let segments = cut(&case.model, sites).unwrap();
+    let fixed = cut_for(&case.model, sites, &shapes).unwrap();
+    assert!(segments.iter().zip(&fixed).all(|(open, fixed)| open.graph.nodes == fixed.graph.nodes));
     let mut live = values(case);
     for segment in &segments {
         // What a segment needs must survive a trip through a file.

@@ -1,6 +1,11 @@
 //! One integration binary: what the crate computes against what onnxruntime computed, and the invariants that
 //! encoding, cutting, stitching and differentiating must keep.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "a test binary: it fails by a panic and exports nothing"
+)]
 
 mod cutting;
 mod golden;
