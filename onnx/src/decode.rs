@@ -426,3 +426,125 @@ fn check_names(graph: &Graph, outer: &BTreeSet<String>, place: &str) -> Result<(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode;
+
+    /// y = x · w, as a protobuf message that a test spoils.
+    fn message() -> proto::ModelProto {
+        let graph = Graph {
+            nodes: vec![Node::new("Mul", &["x", "w"], &["y"])],
+            initializers: [("w".to_owned(), Tensor::vector(&[2.0f32]))].into(),
+            inputs: vec![ValueInfo::fixed("x", DType::F32, &[3])],
+            outputs: vec![ValueInfo::fixed("y", DType::F32, &[3])],
+            ..Graph::default()
+        };
+        encode::model(&Model { opset: 13, graph })
+    }
+
+    /// The code with which a spoilt message is refused.
+    fn refused(spoil: impl FnOnce(&mut proto::ModelProto, &mut proto::GraphProto)) -> Option<Code> {
+        let mut message = message();
+        let mut graph = message.graph.take().unwrap();
+        spoil(&mut message, &mut graph);
+        message.graph = Some(graph);
+        model(message).err().map(|error| error.code())
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_refused() {
+        assert_eq!(refused(|_, _| {}), None);
+        assert_eq!(
+            refused(|m, _| m.opset_import[0].version = Some(10)),
+            Some(Code::ModelUnsupported)
+        );
+        assert_eq!(refused(|m, _| m.opset_import.clear()), Some(Code::ModelInvalid));
+        assert_eq!(
+            refused(|m, _| m.functions.push(proto::FunctionProto::default())),
+            Some(Code::ModelUnsupported)
+        );
+        assert_eq!(
+            refused(|_, g| g.node[0].domain = Some("com.microsoft".to_owned())),
+            Some(Code::ModelUnsupported)
+        );
+        assert_eq!(refused(|_, g| g.node[0].input[0] = "z".to_owned()), Some(Code::ModelInvalid));
+        assert_eq!(refused(|_, g| g.node[0].input[0] = "y".to_owned()), Some(Code::ModelInvalid));
+        assert_eq!(refused(|_, g| g.node[0].output[0] = "x".to_owned()), Some(Code::ModelInvalid));
+        assert_eq!(
+            refused(|_, g| g.output[0].name = Some("z".to_owned())),
+            Some(Code::ModelInvalid)
+        );
+        assert_eq!(refused(|_, g| g.output.clear()), Some(Code::ModelInvalid));
+        assert_eq!(refused(|_, g| g.input[0].r#type = None), Some(Code::ModelInvalid));
+        assert_eq!(
+            refused(|_, g| g.node = vec![g.node[0].clone(); limits::NODES + 1]),
+            Some(Code::ModelTooLarge)
+        );
+    }
+
+    #[test]
+    fn hostile_tensors_are_refused_before_they_are_allocated() {
+        let tensor =
+            |spoil: fn(&mut proto::TensorProto)| refused(|_, g| spoil(&mut g.initializer[0]));
+        assert_eq!(tensor(|t| t.dims = vec![1 << 40, 1 << 40]), Some(Code::ModelTooLarge));
+        assert_eq!(tensor(|t| t.dims = vec![-1]), Some(Code::ModelInvalid));
+        assert_eq!(tensor(|t| t.dims = vec![1; 9]), Some(Code::ModelTooLarge));
+        assert_eq!(tensor(|t| t.dims = vec![2]), Some(Code::ModelInvalid));
+        assert_eq!(tensor(|t| t.data_location = Some(1)), Some(Code::ModelUnsupported));
+        assert_eq!(tensor(|t| t.data_type = Some(8)), Some(Code::ModelUnsupported));
+        assert_eq!(tensor(|t| t.data_type = Some(21)), Some(Code::ModelUnsupported));
+        assert_eq!(tensor(|t| t.data_type = Some(99)), Some(Code::ModelInvalid));
+    }
+
+    #[test]
+    fn typed_fields_constants_and_weights_among_the_inputs_are_read() {
+        let mut message = message();
+        let graph = message.graph.as_mut().unwrap();
+        graph.initializer[0].raw_data = None;
+        graph.initializer[0].float_data = vec![2.0];
+        graph
+            .input
+            .push(proto::ValueInfoProto { name: Some("w".to_owned()), ..graph.input[0].clone() });
+        // A constant that is made after it is read, too: nodes may stand in any order.
+        let constant =
+            Node::new("Constant", &[], &["c"]).with("value_float", Attribute::Float(3.0));
+        let shifted = Node::new("Add", &["y", "c"], &["z"]);
+        let added = Graph { nodes: vec![shifted, constant], ..Graph::default() };
+        let added = encode::model(&Model { opset: 13, graph: added }).graph.unwrap();
+        graph.node.splice(0..0, added.node);
+        graph.output[0].name = Some("z".to_owned());
+        let model = model(message).unwrap();
+        assert_eq!(model.graph.inputs.len(), 1);
+        assert_eq!(model.graph.initializers["w"], Tensor::vector(&[2.0f32]));
+        assert_eq!(model.graph.initializers["c"], Tensor::scalar(3.0f32));
+        let order: Vec<&str> = model.graph.nodes.iter().map(|node| node.op.as_str()).collect();
+        assert_eq!(order, ["Mul", "Add"]);
+    }
+
+    #[test]
+    fn subgraphs_are_counted_nested_and_may_not_hide_names() {
+        let nest = |depth: usize, inner: &str| {
+            let branch = |node: Node| Graph {
+                outputs: vec![ValueInfo::fixed(node.outputs[0].clone(), DType::F32, &[3])],
+                nodes: vec![node],
+                ..Graph::default()
+            };
+            let mut graph = branch(Node::new("Identity", &["x"], &[inner]));
+            for level in 0..depth {
+                let mut node = Node::new("If", &["b"], &[&format!("level{level}")]);
+                node.attributes.insert("then_branch".to_owned(), Attribute::Graph(Box::new(graph)));
+                graph = branch(node);
+            }
+            graph.inputs = vec![
+                ValueInfo::fixed("x", DType::F32, &[3]),
+                ValueInfo::fixed("b", DType::Bool, &[]),
+            ];
+            model(encode::model(&Model { opset: 13, graph })).err().map(|error| error.code())
+        };
+        assert_eq!(nest(limits::DEPTH, "inner"), None);
+        assert_eq!(nest(limits::DEPTH + 1, "inner"), Some(Code::ModelTooLarge));
+        assert_eq!(nest(1, "x"), Some(Code::ModelInvalid));
+    }
+}
