@@ -1,0 +1,17 @@
+//! The Backstitch server: signed catalogs, immutable blobs, private rounds and honest experiments.
+
+pub mod aggregate;
+pub mod blob;
+pub mod clock;
+pub mod config;
+pub mod experiment;
+mod failure;
+pub mod privacy;
+pub mod registry;
+pub mod round;
+pub mod services;
+pub mod store;
+pub mod task;
+
+pub use config::Config;
+pub use failure::Result;

@@ -1,0 +1,2 @@
+//! The `backstitch` command.
+fn main() {}

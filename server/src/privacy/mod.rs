@@ -1,0 +1,17 @@
+//! Central differential privacy: a ledger that refuses, integer Gaussian noise, and the one way from a raw sum
+//! to something that may be published.
+//!
+//! Unit: one enrolled client profile. Adjacency: its contributions become zero vectors. Measure: zCDP, in
+//! integer quanta of 2⁻²⁰. A release of noise multiplier z costs whoever is in it ρ = 1/(2z²).
+
+mod ledger;
+mod noise;
+mod release;
+mod spending;
+
+pub use ledger::{Head, Kind, Ledger, Record, State};
+pub(crate) use ledger::{catalog_head, spending};
+pub use noise::NoiseSource;
+pub use release::{NoisyAggregate, Reservation};
+pub(crate) use release::{Release, note, persist, persisted, release, reserve};
+pub use spending::{Promise, Spending};

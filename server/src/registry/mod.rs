@@ -1,0 +1,16 @@
+//! Libraries, immutable patch versions, aliases with their history, and the signed catalog of it all.
+
+pub(crate) mod alias;
+mod catalog;
+mod descriptor;
+mod import;
+mod key;
+mod source;
+pub(crate) mod version;
+
+pub use catalog::{Catalogs, Issued, News};
+pub(crate) use catalog::{base, libraries};
+pub use descriptor::{LibraryDescriptor, TaskDescriptor};
+pub use import::{Imported, import};
+pub use key::signing_key;
+pub use source::Source;

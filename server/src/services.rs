@@ -1,0 +1,37 @@
+//! What every part of a running server shares.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::blob::Blobs;
+use crate::clock::Clock;
+use crate::privacy::{Ledger, NoiseSource};
+use crate::registry::Catalogs;
+use crate::store::Store;
+
+/// Handles that are cheap to clone.
+#[derive(Clone)]
+pub struct Services {
+    /// Rows.
+    pub store: Store,
+    /// Immutable bytes.
+    pub blobs: Blobs,
+    /// The time.
+    pub clock: Clock,
+    /// The privacy ledger.
+    pub ledger: Ledger,
+    /// The noise thread.
+    pub noise: NoiseSource,
+    /// Signed catalogs.
+    pub catalogs: Arc<Catalogs>,
+    /// Counts changes that the console shows.
+    pub changes: watch::Sender<u64>,
+}
+
+impl Services {
+    /// Tells listening consoles that something changed.
+    pub(crate) fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
