@@ -1,0 +1,19 @@
+//! The whole Backstitch client, pure: it analyses an input, selects patches under a cost limit, stitches them into
+//! the running model, trains them on this device and contributes clipped updates.
+//!
+//! It touches the world through [`port::Port`] alone, so the same code runs in a browser, on an edge node and in a
+//! test.
+
+pub mod analysis;
+pub mod catalog;
+pub mod cost;
+pub mod device;
+pub mod examples;
+pub mod experiment;
+pub mod input;
+pub mod ledger;
+pub mod memory;
+pub mod port;
+pub mod preprocessing;
+pub mod random;
+pub mod selection;

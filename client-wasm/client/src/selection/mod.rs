@@ -1,0 +1,281 @@
+//! Which patches to stitch for this input: the set of the highest expected gain that respects the cost limit.
+//!
+//! Pure and exact. Every candidate gets a reason, chosen or not. Ties have a total order, so the same input gives
+//! the same set on every machine: more gain, then less time, then fewer patches, then the earlier in the library.
+
+mod reason;
+mod search;
+
+use backstitch_onnx::patch::Selector;
+use backstitch_protocol::Problem;
+use backstitch_protocol::id::Name;
+use backstitch_protocol::problem::Code;
+use serde::Serialize;
+
+use crate::analysis::FeatureVector;
+
+/// Most patches that one library may offer, so that the exact search stays within a millisecond.
+pub const MAX_CANDIDATES: usize = 24;
+
+/// A patch that could be stitched, in stitching order among its peers.
+#[derive(Clone, Debug)]
+pub struct Candidate<'a> {
+    /// The patch.
+    pub name: &'a Name,
+    /// When it helps, and how much to expect.
+    pub selector: &'a Selector,
+    /// Whether its weights change anything: a freshly made trainable patch is the identity.
+    pub has_effect: bool,
+    /// Milliseconds that it adds; negative where it replaces more than it costs.
+    pub cost_ms: f64,
+    /// Bytes of its weights.
+    pub cost_bytes: u64,
+    /// Sites that it replaces; two patches cannot replace the same one.
+    pub replaces: &'a [String],
+}
+
+/// What one answer may cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct CostLimit {
+    /// Milliseconds, primary included; `None` for no limit.
+    pub ms: Option<f64>,
+    /// Bytes of the weights of all stitched patches; `None` for no limit.
+    pub bytes: Option<u64>,
+}
+
+/// What the caller wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The best set under the limit.
+    #[default]
+    Auto,
+    /// The primary alone.
+    None,
+    /// These, whatever the selector and the limit say.
+    Named(Vec<Name>),
+}
+
+/// Why a candidate was chosen or not; stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasonCode {
+    /// Part of the best set.
+    Chosen,
+    /// The caller named it.
+    Named,
+    /// The caller named others, or none.
+    NotNamed,
+    /// A feature is outside the patch's bounds.
+    RequirementNotMet,
+    /// A requirement or the gain names a feature that this input does not have.
+    FeatureMissing,
+    /// Would not help this input.
+    GainNotPositive,
+    /// Its weights change nothing yet.
+    NotTrained,
+    /// Too dear even alone.
+    OverLimit,
+    /// Fits alone, but a better set uses the limit up.
+    Outweighed,
+    /// Replaces what a chosen patch replaces.
+    Conflict,
+}
+
+/// One requirement against the value found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Checked {
+    /// The feature.
+    pub feature: String,
+    /// Its lower bound, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<f64>,
+    /// Its upper bound, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<f64>,
+    /// The value, or `None` where this input does not have the feature.
+    pub value: Option<f64>,
+    /// Whether the value is within the bounds.
+    pub met: bool,
+}
+
+/// The decision on one candidate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// Whether it is stitched.
+    pub chosen: bool,
+    /// Why, for programs.
+    pub reason_code: ReasonCode,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// Expected gain, where every feature it needs is present.
+    pub gain: Option<f64>,
+    /// Each requirement against the value found.
+    pub requirements: Vec<Checked>,
+}
+
+/// The decision on every candidate, in their order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selection {
+    /// As many as there were candidates.
+    pub decisions: Vec<Decision>,
+}
+
+impl Selection {
+    /// Indices of the chosen candidates, in stitching order.
+    pub fn chosen(&self) -> impl Iterator<Item = usize> {
+        self.decisions.iter().enumerate().filter(|(_, d)| d.chosen).map(|(i, _)| i)
+    }
+}
+
+/// Decides. `primary_ms` is what the primary alone takes; it counts against the limit.
+///
+/// Fails with `patch_unknown` where a named patch is not among the candidates, and with `input_invalid` where two
+/// named patches replace the same site.
+pub fn select(
+    features: &FeatureVector,
+    candidates: &[Candidate<'_>],
+    limit: &CostLimit,
+    primary_ms: f64,
+    choice: &Choice,
+) -> Result<Selection, Problem> {
+    let judged: Vec<Judged> = candidates.iter().map(|c| Judged::of(features, c)).collect();
+    match choice {
+        Choice::Auto => Ok(automatic(candidates, judged, limit, primary_ms)),
+        Choice::None => Ok(named(candidates, judged, &[])),
+        Choice::Named(names) => {
+            check_named(candidates, names)?;
+            Ok(named(candidates, judged, names))
+        }
+    }
+}
+
+/// What the selector says of one candidate, before any competition.
+struct Judged {
+    gain: Option<f64>,
+    requirements: Vec<Checked>,
+    /// Why it is out, if it is.
+    refusal: Option<(ReasonCode, String)>,
+}
+
+impl Judged {
+    fn of(features: &FeatureVector, candidate: &Candidate<'_>) -> Self {
+        let selector = candidate.selector;
+        let requirements: Vec<Checked> = selector
+            .requires
+            .iter()
+            .map(|r| {
+                let value = features.value(&r.feature).filter(|v| v.is_finite());
+                let met = value.is_some_and(|v| {
+                    r.at_least.is_none_or(|bound| v >= bound)
+                        && r.at_most.is_none_or(|bound| v <= bound)
+                });
+                let feature = r.feature.clone();
+                Checked { feature, at_least: r.at_least, at_most: r.at_most, value, met }
+            })
+            .collect();
+        let gain = selector
+            .gain
+            .weights
+            .iter()
+            .try_fold(selector.gain.intercept, |sum, (name, weight)| {
+                features.value(name).map(|value| sum + weight * value)
+            });
+        let gain = gain.filter(|g| g.is_finite());
+        let refusal = reason::refusal(candidate, &requirements, gain, features);
+        Self { gain, requirements, refusal }
+    }
+
+    fn decide(self, chosen: bool, reason_code: ReasonCode, reason: String) -> Decision {
+        Decision { chosen, reason_code, reason, gain: self.gain, requirements: self.requirements }
+    }
+}
+
+fn automatic(
+    candidates: &[Candidate<'_>],
+    judged: Vec<Judged>,
+    limit: &CostLimit,
+    primary_ms: f64,
+) -> Selection {
+    let left = search::Left {
+        ms: limit.ms.map_or(f64::INFINITY, |ms| ms - primary_ms),
+        bytes: limit.bytes.unwrap_or(u64::MAX),
+    };
+    let items: Vec<search::Item> = candidates
+        .iter()
+        .zip(&judged)
+        .enumerate()
+        .filter(|(_, (_, j))| j.refusal.is_none())
+        .map(|(index, (c, j))| search::Item {
+            index,
+            gain: j.gain.unwrap_or_default(),
+            ms: c.cost_ms,
+            bytes: c.cost_bytes,
+            rivals: rivals(candidates, index),
+        })
+        .collect();
+    let chosen = search::best(&items, left);
+    let decisions = judged.into_iter().enumerate().map(|(index, judged)| {
+        if let Some((code, reason)) = judged.refusal.clone() {
+            return judged.decide(false, code, reason);
+        }
+        let (code, reason) = match chosen & (1 << index) != 0 {
+            true => (
+                ReasonCode::Chosen,
+                reason::chosen(&candidates[index], &judged.requirements, judged.gain),
+            ),
+            false => reason::competed(candidates, index, chosen, limit, primary_ms),
+        };
+        judged.decide(code == ReasonCode::Chosen, code, reason)
+    });
+    Selection { decisions: decisions.collect() }
+}
+
+/// The candidates that replace a site which this one replaces too, as a bit set.
+fn rivals(candidates: &[Candidate<'_>], index: usize) -> u32 {
+    let own = candidates[index].replaces;
+    candidates
+        .iter()
+        .enumerate()
+        .filter(|(other, c)| *other != index && c.replaces.iter().any(|site| own.contains(site)))
+        .fold(0, |set, (other, _)| set | 1 << other)
+}
+
+fn named(candidates: &[Candidate<'_>], judged: Vec<Judged>, names: &[Name]) -> Selection {
+    let decide = |(candidate, judged): (&Candidate<'_>, Judged)| match names
+        .contains(candidate.name)
+    {
+        true => judged.decide(true, ReasonCode::Named, "You asked for it.".to_owned()),
+        false if names.is_empty() => {
+            judged.decide(false, ReasonCode::NotNamed, "You asked for no patch.".to_owned())
+        }
+        false => {
+            judged.decide(false, ReasonCode::NotNamed, "You asked for other patches.".to_owned())
+        }
+    };
+    Selection { decisions: candidates.iter().zip(judged).map(decide).collect() }
+}
+
+fn check_named(candidates: &[Candidate<'_>], names: &[Name]) -> Result<(), Problem> {
+    let known: Vec<&str> = candidates.iter().map(|c| c.name.as_str()).collect();
+    if let Some(unknown) = names.iter().find(|n| !known.contains(&n.as_str())) {
+        return Err(Problem::new(Code::PatchUnknown, format!("no patch is called `{unknown}`"))
+            .with_hint(format!("this library has {}", known.join(", "))));
+    }
+    for (index, candidate) in candidates.iter().enumerate().filter(|(_, c)| names.contains(c.name))
+    {
+        let rival = (0..candidates.len())
+            .filter(|other| rivals(candidates, index) & (1 << other) != 0)
+            .find(|other| names.contains(candidates[*other].name));
+        if let Some(rival) = rival {
+            let detail = format!(
+                "`{}` and `{}` replace the same site",
+                candidate.name, candidates[rival].name
+            );
+            return Err(Problem::new(Code::InputInvalid, detail).with_hint("name only one of them"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

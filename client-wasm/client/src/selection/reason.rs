@@ -1,0 +1,116 @@
+//! The sentences that say why. One per decision, with the numbers it rests on.
+
+use super::{Candidate, Checked, CostLimit, ReasonCode, rivals};
+use crate::analysis::FeatureVector;
+
+/// Why the selector itself rules a candidate out, if it does.
+pub(super) fn refusal(
+    candidate: &Candidate<'_>,
+    requirements: &[Checked],
+    gain: Option<f64>,
+    features: &FeatureVector,
+) -> Option<(ReasonCode, String)> {
+    if !candidate.has_effect {
+        let reason = "Not trained yet: with its initial weights it changes nothing.";
+        return Some((ReasonCode::NotTrained, reason.to_owned()));
+    }
+    if let Some(unmet) = requirements.iter().find(|r| !r.met) {
+        let Some(value) = unmet.value else {
+            return Some((ReasonCode::FeatureMissing, missing(&unmet.feature)));
+        };
+        let bound = match (unmet.at_least, unmet.at_most) {
+            (Some(bound), _) if value < bound => format!("it helps from {} up", number(bound)),
+            (_, Some(bound)) => format!("it helps up to {}", number(bound)),
+            _ => "it is out of bounds".to_owned(),
+        };
+        let reason = format!("{} is {}; {bound}.", unmet.feature, number(value));
+        return Some((ReasonCode::RequirementNotMet, reason));
+    }
+    let Some(gain) = gain else {
+        let weights = &candidate.selector.gain.weights;
+        let feature = weights.keys().find(|name| features.value(name).is_none());
+        return Some((
+            ReasonCode::FeatureMissing,
+            missing(feature.map_or("a feature", String::as_str)),
+        ));
+    };
+    (gain <= 0.0).then(|| {
+        let reason =
+            format!("The expected gain is {}: it would not help this input.", number(gain));
+        (ReasonCode::GainNotPositive, reason)
+    })
+}
+
+/// Why a candidate is in the best set.
+pub(super) fn chosen(
+    candidate: &Candidate<'_>,
+    requirements: &[Checked],
+    gain: Option<f64>,
+) -> String {
+    let found: Vec<String> = requirements
+        .iter()
+        .filter_map(|r| r.value.map(|value| format!("{} is {}", r.feature, number(value))))
+        .collect();
+    let cause = if found.is_empty() { String::new() } else { format!("{}: ", found.join(", ")) };
+    let gain = number(gain.unwrap_or_default());
+    format!("{cause}an expected gain of {gain} for {}.", milliseconds(candidate.cost_ms))
+}
+
+/// Why an eligible candidate is not in the best set.
+pub(super) fn competed(
+    candidates: &[Candidate<'_>],
+    index: usize,
+    chosen: u32,
+    limit: &CostLimit,
+    primary_ms: f64,
+) -> (ReasonCode, String) {
+    let candidate = &candidates[index];
+    if let Some(ms) = limit.ms.filter(|ms| candidate.cost_ms > ms - primary_ms) {
+        let left = (ms - primary_ms).max(0.0);
+        let reason = format!(
+            "It takes {}, and {} are left of the limit of {} after the primary.",
+            milliseconds(candidate.cost_ms),
+            milliseconds(left),
+            milliseconds(ms),
+        );
+        return (ReasonCode::OverLimit, reason);
+    }
+    if let Some(bytes) = limit.bytes.filter(|bytes| candidate.cost_bytes > *bytes) {
+        let reason =
+            format!("Its weights take {} bytes, the limit is {bytes} bytes.", candidate.cost_bytes);
+        return (ReasonCode::OverLimit, reason);
+    }
+    let name = |set: u32| -> String {
+        let members = (0..candidates.len()).filter(|i| set & (1 << i) != 0);
+        members.map(|i| candidates[i].name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let rivals = rivals(candidates, index) & chosen;
+    if rivals != 0 {
+        return (
+            ReasonCode::Conflict,
+            format!("It replaces the same part of the model as {}.", name(rivals)),
+        );
+    }
+    (
+        ReasonCode::Outweighed,
+        format!("It fits alone, but {} together gain more within the limit.", name(chosen)),
+    )
+}
+
+fn missing(feature: &str) -> String {
+    format!("This input has no {feature}.")
+}
+
+fn milliseconds(ms: f64) -> String {
+    match ms.abs() < 10.0 {
+        true => format!("{ms:.2} ms"),
+        false => format!("{ms:.0} ms"),
+    }
+}
+
+/// At most three decimals, without trailing zeros.
+fn number(value: f64) -> String {
+    let text = format!("{value:.3}");
+    let trimmed = text.trim_end_matches('0').trim_end_matches('.');
+    if trimmed == "-0" { "0".to_owned() } else { trimmed.to_owned() }
+}
