@@ -26,6 +26,7 @@ const RULES: &[(&str, Rule)] = &[
     ("GRU", recurrent::recurrent),
     ("GatherND", indexing::gather_nd),
     ("LSTM", recurrent::recurrent),
+    ("LogSoftmax", log_softmax),
     ("MatMul", products::mat_mul),
     ("OneHot", indexing::one_hot),
     ("RNN", recurrent::recurrent),
@@ -45,7 +46,7 @@ pub(crate) fn for_engine(model: &Model) -> Result<Cow<'_, Model>> {
     }
     let mut taken = BTreeSet::new();
     collect_names(&model.graph, &mut taken);
-    let graph = lower_graph(&model.graph, &BTreeMap::new(), &mut taken)?;
+    let graph = lower_graph(&model.graph, model.opset, &BTreeMap::new(), &mut taken)?;
     Ok(Cow::Owned(Model { opset: model.opset, graph }))
 }
 
@@ -64,11 +65,13 @@ fn collect_names(graph: &Graph, names: &mut BTreeSet<String>) {
 
 fn lower_graph(
     graph: &Graph,
+    opset: i64,
     outer: &BTreeMap<String, DType>,
     taken: &mut BTreeSet<String>,
 ) -> Result<Graph> {
     let mut lowering = Lowering {
         graph,
+        opset,
         dtypes: dtypes::propagate(graph, outer),
         nodes: Vec::with_capacity(graph.nodes.len()),
         initializers: BTreeMap::new(),
@@ -83,7 +86,7 @@ fn lower_graph(
             let mut node = node.clone();
             for attribute in node.attributes.values_mut() {
                 if let Attribute::Graph(subgraph) = attribute {
-                    **subgraph = lower_graph(subgraph, &lowering.dtypes, lowering.taken)?;
+                    **subgraph = lower_graph(subgraph, opset, &lowering.dtypes, lowering.taken)?;
                 }
             }
             lowering.nodes.push(node);
@@ -129,6 +132,7 @@ fn widen_bfloat16(graph: &mut Graph) {
 /// One graph while it is lowered.
 struct Lowering<'a> {
     graph: &'a Graph,
+    opset: i64,
     dtypes: BTreeMap<String, DType>,
     nodes: Vec<Node>,
     initializers: BTreeMap<String, Tensor>,
@@ -240,6 +244,24 @@ fn celu(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
     let negative = lowering.emit("Min", &[&elu, &zero], &[]);
     let positive = lowering.emit("Relu", &[x], &[]);
     lowering.emit_as("Add", &[&positive, &negative], made(node)?, &[]);
+    Ok(true)
+}
+
+/// x − max − log Σ exp(x − max); the engine takes the logarithm of the softmax, which is −∞ for small shares.
+fn log_softmax(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
+    let x = need(node, 0)?;
+    let axis = node.int("axis", -1);
+    let axes = lowering.constant(Tensor::vector(&[axis]));
+    // The axes of ReduceMax became an input at operator set 18, those of ReduceSum at 13.
+    let max = match lowering.opset {
+        18.. => lowering.emit("ReduceMax", &[x, &axes], &[]),
+        _ => lowering.emit("ReduceMax", &[x], &[("axes", Attribute::Ints(vec![axis]))]),
+    };
+    let shifted = lowering.emit("Sub", &[x, &max], &[]);
+    let exponential = lowering.emit("Exp", &[&shifted], &[]);
+    let sum = lowering.emit("ReduceSum", &[&exponential, &axes], &[]);
+    let log = lowering.emit("Log", &[&sum], &[]);
+    lowering.emit_as("Sub", &[&shifted, &log], made(node)?, &[]);
     Ok(true)
 }
 

@@ -41,8 +41,8 @@ impl Geometry {
             wide: wide.to_vec(),
             narrow: narrow.to_vec(),
         };
-        for axis in 0..rank {
-            let missing = geometry.full(axis) as i64 - wide[axis] as i64;
+        for (axis, extent) in wide.iter().enumerate().take(rank) {
+            let missing = geometry.full(axis) as i64 - *extent as i64;
             (geometry.begin[axis], geometry.end[axis]) = match node.string("auto_pad", "NOTSET") {
                 "SAME_UPPER" => (missing.max(0) / 2, missing.max(0) - missing.max(0) / 2),
                 "SAME_LOWER" => (missing.max(0) - missing.max(0) / 2, missing.max(0) / 2),

@@ -1,0 +1,6 @@
+//! Gradients against central differences: operator by operator, on random graphs, and against files that PyTorch
+//! wrote.
+
+mod case;
+mod errors;
+mod rules;
