@@ -2,16 +2,20 @@
 
 pub mod aggregate;
 pub mod blob;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod experiment;
 mod failure;
+pub mod http;
 pub mod privacy;
 pub mod registry;
 pub mod round;
+pub mod server;
 pub mod services;
 pub mod store;
 pub mod task;
 
 pub use config::Config;
 pub use failure::Result;
+pub use server::{Running, Server};

@@ -1,2 +1,7 @@
 //! The `backstitch` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    backstitch_server::cli::main()
+}

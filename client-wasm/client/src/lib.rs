@@ -17,3 +17,7 @@ pub mod port;
 pub mod preprocessing;
 pub mod random;
 pub mod selection;
+pub mod session;
+
+#[cfg(test)]
+mod test_library;

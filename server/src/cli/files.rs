@@ -7,7 +7,7 @@ use backstitch_onnx::patch::Patch;
 use backstitch_onnx::{Digest, Dims, Error, Model};
 
 /// The result of a command: what went wrong is one clear line.
-pub type Outcome<T> = Result<T, Box<dyn StdError>>;
+pub(super) type Outcome<T> = Result<T, Box<dyn StdError>>;
 
 pub(super) fn read(path: &Path) -> Outcome<Vec<u8>> {
     std::fs::read(path).map_err(|cause| format!("cannot read {}: {cause}", path.display()).into())

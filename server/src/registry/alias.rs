@@ -34,7 +34,7 @@ pub(crate) struct Evidence<'a> {
 
 /// One move.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Move {
+pub(crate) struct Move {
     /// 1, 2, 3 …, over all libraries.
     pub sequence: u64,
     /// The patch.

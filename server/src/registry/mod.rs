@@ -13,4 +13,5 @@ pub(crate) use catalog::{base, libraries};
 pub use descriptor::{LibraryDescriptor, TaskDescriptor};
 pub use import::{Imported, import};
 pub use key::signing_key;
+pub(crate) use key::token;
 pub use source::Source;

@@ -11,7 +11,7 @@ use crate::store::Connection;
 
 /// One version of one patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PatchVersion {
+pub(crate) struct PatchVersion {
     /// The patch's name.
     pub patch: Name,
     /// 1, 2, 3 …

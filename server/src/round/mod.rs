@@ -26,6 +26,7 @@ use machine::{Machine, Posted};
 use crate::failure::{Failure, Result, not_found};
 use crate::registry::alias::Evidence;
 use crate::services::Services;
+use crate::store::Store;
 use crate::task::TaskId;
 
 /// Contributions that wait for a commit; more are refused at the door.
@@ -67,9 +68,12 @@ struct Handle {
 
 impl Rounds {
     /// Opens every task of the store, finishing what a crash interrupted, and starts its runner.
-    pub async fn start(services: &Services) -> Result<Self> {
+    pub async fn start(
+        services: &Services,
+        runners: &mut tokio::task::JoinSet<()>,
+    ) -> Result<Self> {
         let mut tasks = BTreeMap::new();
-        for id in all_tasks(services).await? {
+        for id in all_tasks(&services.store).await? {
             let machine = Machine::open(services.clone(), id.clone()).await?;
             let (commands, inbox) = mpsc::channel(QUEUE);
             let handle = Arc::new(Handle {
@@ -78,7 +82,7 @@ impl Rounds {
                 rejected: Mutex::default(),
                 patches: machine.round().terms.patches.clone(),
             });
-            tokio::spawn(run(
+            runners.spawn(run(
                 machine,
                 inbox,
                 Arc::downgrade(&handle),
@@ -182,8 +186,19 @@ fn stopped() -> Problem {
         .with_hint("send the same bytes again later; they count once")
 }
 
-async fn all_tasks(services: &Services) -> Result<Vec<TaskId>> {
-    let mut reading = services.store.read().await?;
+/// The newest round of every task.
+pub async fn newest(store: &Store) -> Result<Vec<(TaskId, state::Round)>> {
+    let mut found = Vec::new();
+    for task in all_tasks(store).await? {
+        if let Some(round) = state::newest(&mut *store.read().await?, &task).await? {
+            found.push((task, round));
+        }
+    }
+    Ok(found)
+}
+
+async fn all_tasks(store: &Store) -> Result<Vec<TaskId>> {
+    let mut reading = store.read().await?;
     let rows = sqlx::query("SELECT library, task FROM tasks ORDER BY library, task")
         .fetch_all(&mut *reading)
         .await

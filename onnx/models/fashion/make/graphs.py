@@ -88,9 +88,12 @@ def noise_reduction(weights, structure_mask):
 
 
 def low_contrast(smallest_range):
-    """y = clip((x - darkest) / max(brightest - darkest, smallest_range), 0, 1), both taken from 3x3 means."""
+    """y = clip((x - darkest) / max(brightest - darkest, smallest_range), 0, 1), both taken from a slightly smoothed image:
+    half the pixel, half the mean of the 3x3 around it. So one noisy pixel does not set the range, and thin things keep theirs."""
     g = Graph("low-contrast")
-    g.node("AveragePool", ["x"], "smooth", kernel_shape=[3, 3], strides=[1, 1])
+    kernel = np.full((1, 1, 3, 3), 0.5 / 9, np.float32)
+    kernel[0, 0, 1, 1] += 0.5
+    g.node("Conv", ["x", g.constant("smooth.kernel", kernel)], "smooth", kernel_shape=[3, 3])
     darkest = g.node("ReduceMin", ["smooth"], "darkest", axes=[1, 2, 3], keepdims=1)
     brightest = g.node("ReduceMax", ["smooth"], "brightest", axes=[1, 2, 3], keepdims=1)
     span = g.node("Sub", [brightest, darkest], "span")

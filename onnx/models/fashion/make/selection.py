@@ -22,9 +22,11 @@ CONDITIONS = {
     "contrast 0.3, noise 0.1": (0.3, 0.1),
     "contrast 0.5, noise 0.2": (0.5, 0.2),
 }
-# The clean condition counts more in the fit: most pictures are good.
-CLEAN_WEIGHT = 6.0
-SHARPNESS = 2.0
+# The clean condition counts more in the fit: most pictures are good, and a patch must not spoil them.
+CLEAN_WEIGHT = 40.0
+NOISE_FEATURES = ["image.noise", "image.contrast", "image.edge_density"]
+CONTRAST_FEATURES = ["image.contrast", "image.brightness", "image.noise"]
+SHARPNESS = 5.0
 FIT_STEPS = 400
 
 
@@ -95,7 +97,7 @@ def fit_gain(names, measured, gains):
         optimiser.step()
     direction = theta.detach().numpy() / deviation
     along = rows @ direction
-    direction = direction * max((along * target * weight).sum() / (along * along * weight).sum(), 1e-3)
+    direction = direction * max((along * target).sum() / (along * along).sum(), 1e-3)
     return {"intercept": round(float(direction[-1]), 5), "weights": {n: round(float(v), 5) for n, v in zip(names, direction)}}
 
 
@@ -106,7 +108,8 @@ def best_bound(selector, feature, side, score, grid):
 
 
 def fit(measured):
-    """The selectors of both patches. A patch's gain is taken in the company of the other one as that condition likes it best."""
+    """The selectors of both patches. The gain of noise-reduction is taken in the company of low-contrast as each condition
+    likes it best; the gain of low-contrast after the choice of noise-reduction."""
 
     def best(m, with_noise, with_contrast):
         names = {(False, False): "none", (True, False): "noise-reduction", (False, True): "low-contrast", (True, True): "both"}
@@ -114,13 +117,19 @@ def fit(measured):
         return max(options, key=np.mean).astype(int)
 
     any_ = (False, True)
-    noise = {"gain": fit_gain(["image.noise", "image.contrast", "image.sharpness"], measured, lambda k, m: best(m, [True], any_) - best(m, [False], any_))}
-    contrast = {"gain": fit_gain(["image.contrast", "image.brightness", "image.noise"], measured, lambda k, m: best(m, any_, [True]) - best(m, any_, [False]))}
+    noise = {"gain": fit_gain(NOISE_FEATURES, measured, lambda k, m: best(m, [True], any_) - best(m, [False], any_))}
+    noise["requires"] = []
+
+    def gain_of_contrast(k, m):
+        stitched = applies(noise, m.features)
+        return m.chosen(stitched, True).astype(int) - m.chosen(stitched, False)
+
+    contrast = {"gain": fit_gain(CONTRAST_FEATURES, measured, gain_of_contrast)}
 
     def score(noise_selector, contrast_selector):
         return sum(automatic(m, noise_selector, contrast_selector).mean() * (CLEAN_WEIGHT if k == "clean" else 1.0) for k, m in measured.items())
 
-    noise["requires"], contrast["requires"] = [], []
+    contrast["requires"] = []
     noise = best_bound(noise, "image.noise", "at_least", lambda s: score(s, contrast), np.arange(0.0, 0.12, 0.005))
     contrast = best_bound(contrast, "image.contrast", "at_most", lambda s: score(noise, s), np.arange(0.4, 0.1, -0.01))
     return noise, contrast

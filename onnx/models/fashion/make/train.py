@@ -102,7 +102,7 @@ def image_patches(data, primary, noise, contrast, log):
     )
     write_patch(
         "low-contrast", "Stretches flat pictures to the whole range of brightness before classification.", primary, contrast, at_image, contrast_selector, io, rows("low-contrast"),
-        {"method": "Written by hand, nothing is trained: (x - darkest) / max(brightest - darkest, 0.05), both from 3x3 means, clipped to 0..1."},
+        {"method": "Written by hand, nothing is trained: (x - darkest) / max(brightest - darkest, 0.05), both from a slightly smoothed copy, clipped to 0..1."},
     )
 
 

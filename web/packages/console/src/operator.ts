@@ -57,8 +57,13 @@ export class Operator extends EventTarget {
     await this.read();
     while (!stop.signal.aborted) {
       try {
-        this.live = true;
-        await follow("/admin/v1/events", this.#headers(), () => void this.read(), stop.signal);
+        await follow("/admin/v1/events", this.#headers(), stop.signal, {
+          onOpen: () => {
+            this.live = true;
+            this.changed();
+          },
+          onEvent: () => void this.read(),
+        });
       } catch {
         // The poll goes on; the next attempt comes below.
       }

@@ -21,15 +21,16 @@ export function parse(text: string): { events: StreamEvent[]; rest: string } {
   return { events, rest };
 }
 
-/** Calls `onEvent` until the stream ends or the signal aborts. */
+/** Calls `onOpen`, then `onEvent` until the stream ends or the signal aborts. */
 export async function follow(
   url: string,
   headers: Record<string, string>,
-  onEvent: (event: StreamEvent) => void,
   signal: AbortSignal,
+  { onOpen, onEvent }: { onOpen(): void; onEvent(event: StreamEvent): void },
 ): Promise<void> {
   const response = await fetch(url, { headers: { ...headers, accept: "text/event-stream" }, signal });
   if (!response.ok || !response.body) throw new Error(`${url} answered ${response.status}`);
+  onOpen();
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {

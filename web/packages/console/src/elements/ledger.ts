@@ -26,6 +26,7 @@ export class Ledger extends ConsoleElement {
   @property({ attribute: false }) records: LedgerRecord[] = [];
 
   override render() {
+    const several = new Set(this.records.map(({ task }) => task)).size > 1;
     return html`<bs-panel
       heading="Privacy ledger"
       hint="Each release is written here before its noise is drawn. A release that does not fit is refused."
@@ -37,7 +38,7 @@ export class Ledger extends ConsoleElement {
             <tr>
               <th class="right">No.</th>
               <th>At</th>
-              <th>Task</th>
+              ${several ? html`<th>Task</th>` : ""}
               <th>Kind</th>
               <th class="right">ρ</th>
               <th class="right">Σ ρ</th>
@@ -46,7 +47,10 @@ export class Ledger extends ConsoleElement {
             </tr>
           </thead>
           <tbody>
-            ${this.records.slice(-ROWS).reverse().map(row)}
+            ${this.records
+              .slice(-ROWS)
+              .reverse()
+              .map((record) => row(record, several))}
           </tbody>
         </table>
         ${this.records.length ? "" : html`<p class="muted small">Nothing was released yet, so nothing is spent.</p>`}
@@ -77,11 +81,11 @@ export class Ledger extends ConsoleElement {
   }
 }
 
-function row(record: LedgerRecord) {
+function row(record: LedgerRecord, several: boolean) {
   return html`<tr data-sequence=${record.sequence}>
     <td class="right">${record.sequence}</td>
     <td class="num">${clock(seconds(record.at))}</td>
-    <td>${record.task}</td>
+    ${several ? html`<td>${record.task}</td>` : ""}
     <td>${record.kind}</td>
     <td class="right">${record.rho.toFixed(4)}</td>
     <td class="right">${record.cumulative_rho.toFixed(4)}</td>

@@ -14,14 +14,24 @@ export class VersionsTable extends ConsoleElement {
   static override styles = [
     sheet,
     css`
-      .patch + .patch {
-        margin-top: var(--s3);
+      .group th {
+        color: var(--ink);
+        font-size: var(--text);
+        padding: var(--s3) 0 var(--s1);
+      }
+      .group th span {
+        font-weight: 400;
+        font-size: var(--small);
+      }
+      .group td {
+        border: 0;
+        vertical-align: bottom;
+      }
+      tr:not(.group) td:first-child {
+        padding-inline-start: 12px;
       }
       tr.champion td:first-child {
         box-shadow: inset 3px 0 var(--stitch);
-      }
-      td:first-child {
-        padding-inline-start: 12px;
       }
       button {
         min-height: 28px;
@@ -38,7 +48,23 @@ export class VersionsTable extends ConsoleElement {
         heading="Versions"
         hint="An alias decides what clients run. Moving it takes a reason, and clients follow within seconds."
       >
-        <div>${this.library.patches.map((patch) => this.#patch(patch))}</div>
+        <div class="scroll">
+          <table class="small">
+            <thead>
+              <tr>
+                <th>Version</th>
+                <th>Alias</th>
+                <th>From</th>
+                <th class="right">Cohort</th>
+                <th>Measured</th>
+                <th>Made</th>
+                <th>Weights</th>
+                <th><span class="visually-hidden">Action</span></th>
+              </tr>
+            </thead>
+            ${this.library.patches.map((patch) => this.#patch(patch))}
+          </table>
+        </div>
       </bs-panel>
       <bs-reason-dialog></bs-reason-dialog>`;
   }
@@ -47,38 +73,27 @@ export class VersionsTable extends ConsoleElement {
     const champion = patch.versions.find(({ aliases }) => aliases.includes("champion"));
     const previous = patch.versions.find(({ aliases }) => aliases.includes("previous"));
     const shown = [...patch.versions].sort((a, b) => b.version - a.version);
-    return html`<div class="patch" data-patch=${patch.name}>
-      <div class="row spread">
-        <h3>${patch.name}</h3>
-        ${
-          previous
-            ? html`<button class="rollback" @click=${() => this.#rollback(patch.name, previous)}>
-                Roll back to v${previous.version}
-              </button>`
-            : nothing
-        }
-      </div>
-      <div class="scroll">
-        <table class="small">
-          <thead>
-            <tr>
-              <th>Version</th>
-              <th>Alias</th>
-              <th>From</th>
-              <th class="right">Cohort</th>
-              <th>Measured</th>
-              <th>Made</th>
-              <th>Weights</th>
-              <th></th>
-            </tr>
-          </thead>
-          <tbody>
-            ${shown.filter((version, index) => index < ROWS || version.aliases.length > 0).map((version) => this.#row(patch.name, version, champion))}
-          </tbody>
-        </table>
-      </div>
-      ${shown.length > ROWS ? html`<p class="small muted">${count(shown.length)} versions in all; the newest and the named ones are shown.</p>` : nothing}
-    </div>`;
+    const hidden = shown.filter(({ aliases }, index) => index >= ROWS && aliases.length === 0).length;
+    return html`<tbody data-patch=${patch.name}>
+      <tr class="group">
+        <th scope="rowgroup" colspan="7">
+          ${patch.name}
+          <span class="muted"
+            >${hidden ? `${count(shown.length)} versions; the newest and the named ones are shown` : nothing}</span
+          >
+        </th>
+        <td class="right">
+          ${
+            previous
+              ? html`<button class="rollback" @click=${() => this.#rollback(patch.name, previous)}>
+                  Roll back to v${previous.version}
+                </button>`
+              : nothing
+          }
+        </td>
+      </tr>
+      ${shown.filter(({ aliases }, index) => index < ROWS || aliases.length > 0).map((version) => this.#row(patch.name, version, champion))}
+    </tbody>`;
   }
 
   #row(patch: string, version: VersionState, champion: VersionState | undefined) {

@@ -81,28 +81,28 @@ export class Frame extends LitElement {
         <strong class="num">${norm.toFixed(3)}</strong>; it may have at most ${clip_norm},
         ${clipped ? "so it is scaled down to that" : "so it stays as it is"}.
       </p>
-      ${histogram(values)}
-      <p class="small mono">
-        ${[...values.slice(0, VALUES_SHOWN)].join(" ")}${values.length > VALUES_SHOWN ? " …" : nothing}
-      </p>
-      <div class="hex" tabindex="0" role="region" aria-label="All bytes, in hexadecimal">
-        ${hexRows(frame, parts).map(
-          ({ offset, cells }) =>
-            html`<div class="line">
-              <span class="offset">${offset}</span
-              >${cells.map(({ text, part }) => html`<span class=${part}>${text}</span>`)}
-            </div>`,
-        )}
-      </div>
-      <div class="stack tight">
-        <div class="legend small">
-          ${parts.map(({ name, from, to, about }) => html`<span class=${name}>bytes ${from}–${to - 1}: ${about}</span>`)}
+      <div class="parts">
+        <div class="hex" tabindex="0" role="region" aria-label="All bytes, in hexadecimal">
+          ${hexRows(frame, parts).map(
+            ({ offset, cells }) =>
+              html`<div class="line">
+                <span class="offset">${offset}</span
+                >${cells.map(({ text, part }) => html`<span class=${part}>${text}</span>`)}
+              </div>`,
+          )}
         </div>
-        <h3>How the numbers are spread</h3>
-        ${histogram(values)}
-        <h3>The first of them</h3>
-        <p class="mono">${[...values.slice(0, VALUES_SHOWN)].join(" ")}${values.length > VALUES_SHOWN ? " …" : nothing}</p>
-      </div></div>
+        <div class="stack tight">
+          <div class="legend small">
+            ${parts.map(({ name, from, to, about }) => html`<span class=${name}>bytes ${from}–${to - 1}: ${about}</span>`)}
+          </div>
+          <h3>How the numbers are spread</h3>
+          ${histogram(values)}
+          <h3>The first of them</h3>
+          <p class="mono">
+            ${[...values.slice(0, VALUES_SHOWN)].join(" ")}${values.length > VALUES_SHOWN ? " …" : nothing}
+          </p>
+        </div>
+      </div>
     </div>`;
   }
 }

@@ -1,0 +1,173 @@
+//! A patch, compiled once. Its trainable weights are inputs of the programs, so that new weights compile nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use backstitch_onnx::cost::cost;
+use backstitch_onnx::engine::infer;
+use backstitch_onnx::patch::{Mode, Patch};
+use backstitch_onnx::{DType, Digest, Dims, Program, Tensor, Value};
+use backstitch_protocol::Problem;
+
+use super::{Session, require_float};
+use crate::random::SplitMix;
+
+/// The programs of a patch's attachments.
+#[derive(Debug)]
+pub struct Compiled {
+    pub(super) attachments: Vec<Attached>,
+    /// Multiply-accumulates of one run of all attachments.
+    pub macs: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) mode: Mode,
+    pub(super) factor: f32,
+    /// What it changes.
+    pub(super) site: String,
+    /// What it reads of the primary.
+    pub(super) reads: BTreeSet<String>,
+    pub(super) feeds: Vec<Feed>,
+    pub(super) program: Program,
+}
+
+/// Where an input of a program comes from.
+#[derive(Debug)]
+pub(super) enum Feed {
+    Site(String),
+    Weight(String),
+}
+
+/// One version's trainable weights, as the engine takes them, and their identity.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    /// By name.
+    pub values: BTreeMap<String, Value>,
+    /// The digest of all float weights of the patch.
+    pub digest: Digest,
+    /// Whether the patch changes anything with them.
+    pub has_effect: bool,
+}
+
+impl Compiled {
+    /// Compiles every attachment for the shapes of its sites.
+    pub fn compile(session: &Session, patch: &Patch) -> Result<Self, Problem> {
+        let mut attachments = Vec::new();
+        let mut macs = 0;
+        for (index, attachment) in patch.manifest().attachments.iter().enumerate() {
+            let model = patch.attachment_model(index)?;
+            let mut dims = Dims::new();
+            for (input, site) in &attachment.inputs {
+                dims.insert(input.clone(), session.shape(site).to_vec());
+            }
+            for (name, tensor) in patch.weights() {
+                if model.graph.input(&name).is_some() {
+                    dims.insert(name, tensor.shape().to_vec());
+                }
+            }
+            if attachment.mode == Mode::Parallel {
+                require_float(session.shapes(), attachment.site())?;
+            }
+            macs += cost(&model, &infer(&model, &dims)?)?.total.macs;
+            let program = Program::compile(&model, &dims)?;
+            let feed = |name: &str| match attachment.inputs.get(name) {
+                Some(site) => Feed::Site(site.clone()),
+                None => Feed::Weight(name.to_owned()),
+            };
+            attachments.push(Attached {
+                mode: attachment.mode,
+                factor: attachment.factor(),
+                site: attachment.site().to_owned(),
+                reads: attachment.inputs.values().cloned().collect(),
+                feeds: program.input_names().map(feed).collect(),
+                program,
+            });
+        }
+        Ok(Self { attachments, macs })
+    }
+
+    /// What distinguishes compiled patches: the graph, the attachments, and the weights that are built in because
+    /// they are not trainable.
+    pub fn key(primary: Digest, patch: &Patch) -> Digest {
+        let manifest = patch.manifest();
+        let mut bytes = [*primary.as_bytes(), *patch.graph_digest().as_bytes()].concat();
+        bytes.extend(serde_json::to_vec(&(&manifest.attachments, &manifest.trainable)).unwrap_or_default());
+        let frozen = patch.model().graph.initializers.iter();
+        for (name, tensor) in frozen.filter(|(name, _)| !manifest.trainable.contains(name)) {
+            bytes.extend(name.as_bytes());
+            bytes.extend(tensor.bytes());
+        }
+        Digest::of(&bytes)
+    }
+
+    /// Takes a version's weights into the engine and finds out whether they have any effect.
+    pub fn weights(&self, session: &Session, patch: &Patch) -> Result<Weights, Problem> {
+        let values = engine_values(&patch.weights())?;
+        let has_effect = patch.manifest().trainable.is_empty() || self.changes_something(session, &values)?;
+        Ok(Weights { values, digest: patch.weights_digest(), has_effect })
+    }
+
+    /// Tries the patch on pseudo-random tensors: a fresh adapter adds zeros, and is then not worth running.
+    fn changes_something(&self, session: &Session, weights: &BTreeMap<String, Value>) -> Result<bool, Problem> {
+        let mut probes: BTreeMap<&str, Value> = BTreeMap::new();
+        let mut draws = SplitMix::new(1);
+        for attached in &self.attachments {
+            for site in &attached.reads {
+                let shape = session.shape(site);
+                if !matches!(session.shapes().get(site), Some((DType::F32, _))) {
+                    return Ok(true);
+                }
+                let values: Vec<f32> =
+                    (0..shape.iter().product()).map(|_| draws.uniform() as f32 - 0.5).collect();
+                probes.insert(site, Value::f32(shape, &values)?);
+            }
+        }
+        for attached in &self.attachments {
+            let made = attached.run(|site| probes.get(site), weights)?;
+            let changed = match attached.mode {
+                Mode::Replace => true,
+                Mode::Parallel => made.f32s()?.iter().any(|v| v * attached.factor != 0.0),
+                Mode::Series => probes.get(attached.site.as_str()).map(Value::f32s).transpose()? != Some(made.f32s()?),
+            };
+            if changed {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sites that it replaces.
+    pub fn replaces(&self) -> Vec<String> {
+        self.attachments.iter().filter(|a| a.mode == Mode::Replace).map(|a| a.site.clone()).collect()
+    }
+}
+
+impl Attached {
+    /// Runs the attachment; a site that it reads must be among the live tensors.
+    pub(super) fn run<'a>(
+        &self,
+        live: impl Fn(&str) -> Option<&'a Value>,
+        weights: &BTreeMap<String, Value>,
+    ) -> Result<Value, Problem> {
+        let missing = |name: &str| {
+            Problem::from(backstitch_onnx::Error::new(
+                backstitch_onnx::Code::UnknownTensor,
+                format!("the patch reads `{name}`, which was not computed"),
+            ))
+        };
+        let mut fed = Vec::with_capacity(self.feeds.len());
+        for feed in &self.feeds {
+            fed.push(match feed {
+                Feed::Site(site) => live(site).cloned().ok_or_else(|| missing(site))?,
+                Feed::Weight(name) => weights.get(name).cloned().ok_or_else(|| missing(name))?,
+            });
+        }
+        let outputs = self.program.run_ordered(&fed)?;
+        outputs.into_iter().next().ok_or_else(|| missing(&self.site))
+    }
+}
+
+/// Plain tensors as the engine's own.
+pub(crate) fn engine_values(tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Value>, Problem> {
+    tensors.iter().map(|(name, tensor)| Ok((name.clone(), Value::try_from(tensor)?))).collect()
+}

@@ -1,0 +1,98 @@
+//! `backstitch demo`: everything in one process, without configuration, in a folder that goes away.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use backstitch_protocol::Problem;
+use backstitch_protocol::problem::Code;
+use clap::Args;
+
+use super::{asked_to_stop, start_log};
+use crate::config::{Config, Log, LogFormat};
+use crate::failure::{Failure, Result};
+use crate::server::{Running, Server};
+
+/// Run everything at once, without configuration, to look at it.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: backstitch demo --port 8080 --open")]
+pub(super) struct Demo {
+    /// Port of the page; the operators' port is the next one.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Open the page in the browser.
+    #[arg(long)]
+    open: bool,
+    /// Keep the data here; otherwise it is gone when the demo ends.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// What to log to standard error.
+    #[arg(long, default_value = "warn", value_name = "FILTER")]
+    log: String,
+}
+
+impl Demo {
+    pub(super) async fn run(self) -> Result<()> {
+        start_log(&Log { format: LogFormat::Text, filter: self.log.clone() });
+        let temporary = tempfile::tempdir().while_doing("creating a temporary folder")?;
+        let data = self.data.clone().unwrap_or_else(|| temporary.path().to_owned());
+        let running = self.start(data).await?;
+        println!("page      {}/", running.public_url());
+        println!("console   {}", running.console_url());
+        println!("Ctrl-C ends the demo.");
+        if self.open {
+            open(&running.public_url());
+        }
+        let told = tokio::spawn(tell_versions(running.services().catalogs.clone()));
+        asked_to_stop().await;
+        told.abort();
+        running.shutdown().await;
+        Ok(())
+    }
+
+    /// On the wanted ports, or on free ones if something else listens there.
+    async fn start(&self, data: PathBuf) -> Result<Running> {
+        let mut config = Config { data, ..Config::default() };
+        let next = self.port.checked_add(1).ok_or_else(|| {
+            Problem::new(Code::RequestInvalid, "port 65535 leaves none for the operators")
+        })?;
+        config.public.listen = SocketAddr::from(([127, 0, 0, 1], self.port));
+        config.admin.listen = SocketAddr::from(([127, 0, 0, 1], next));
+        match Server::start_demo(config.clone()).await {
+            Err(problem) if problem.is(Code::Unavailable) => {
+                eprintln!("port {} or {next} is taken, so free ones are used", self.port);
+                config.public.listen.set_port(0);
+                config.admin.listen.set_port(0);
+                Server::start_demo(config).await
+            }
+            result => result,
+        }
+    }
+}
+
+/// On a terminal, a line whenever a new version is published.
+async fn tell_versions(catalogs: std::sync::Arc<crate::registry::Catalogs>) {
+    if !std::io::stderr().is_terminal() {
+        return;
+    }
+    let mut news = catalogs.subscribe();
+    while let Ok(news) = news.recv().await {
+        let Ok(issued) = catalogs.newest(&news.library) else { continue };
+        for task in &issued.catalog.tasks {
+            let versions: Vec<String> = task
+                .patches
+                .iter()
+                .zip(&task.base_versions)
+                .map(|(patch, version)| format!("{patch} v{version}"))
+                .collect();
+            eprintln!("{}: round {} starts from {}", news.library, task.round, versions.join(", "));
+        }
+    }
+}
+
+fn open(url: &str) {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    if std::process::Command::new(program).arg(url).spawn().is_err() {
+        eprintln!("no browser could be opened; go to {url}");
+    }
+}

@@ -1,0 +1,226 @@
+//! Starts and stops a whole server; `backstitch serve`, the demo and the tests all come through here.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use backstitch_protocol::Problem;
+use backstitch_protocol::problem::Code;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::blob::Blobs;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::failure::{Failure, Result};
+use crate::http::listen::{self, Limits};
+use crate::http::{self, App};
+use crate::privacy::{Ledger, NoiseSource};
+use crate::registry::{self, Catalogs, Source};
+use crate::round::Rounds;
+use crate::services::Services;
+use crate::store::Store;
+
+/// How often catalogs are looked at for their age.
+const TICK: Duration = Duration::from_secs(60);
+
+/// Starts servers.
+pub struct Server;
+
+/// A server that runs until [`Running::shutdown`].
+pub struct Running {
+    /// Where everybody connects.
+    pub public_addr: SocketAddr,
+    /// Where operators connect.
+    pub admin_addr: SocketAddr,
+    /// The operators' bearer token.
+    pub admin_token: String,
+    /// Hex of the key that signs the catalogs.
+    pub public_key: String,
+    services: Services,
+    stopping: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    /// Keeps other processes off the data folder.
+    _lock: File,
+}
+
+impl Server {
+    /// Starts a server; port 0 takes a free one.
+    pub async fn start(config: Config) -> Result<Running> {
+        start(config, Clock::system(), false).await
+    }
+
+    /// The same with a clock of one's own, so that tests can move through periods.
+    pub async fn start_with_clock(config: Config, clock: Clock) -> Result<Running> {
+        start(config, clock, false).await
+    }
+
+    /// The same where `/console` on the public port leads to the console with its token. Loopback only.
+    pub async fn start_demo(config: Config) -> Result<Running> {
+        start(config, Clock::system(), true).await
+    }
+}
+
+impl Running {
+    /// `http://host:port` of the public plane.
+    pub fn public_url(&self) -> String {
+        format!("http://{}", self.public_addr)
+    }
+
+    /// The address of a library, as clients open it.
+    pub fn library_url(&self, library: &str) -> String {
+        format!("{}/v1/libraries/{library}", self.public_url())
+    }
+
+    /// `http://host:port` of the operator plane.
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.admin_addr)
+    }
+
+    /// The console with its token in the fragment, which no server or log sees.
+    pub fn console_url(&self) -> String {
+        console_url(self.admin_addr, &self.admin_token)
+    }
+
+    /// The shared parts, for whoever embeds a server.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// Stops accepting, lets open requests finish, and closes the store.
+    pub async fn shutdown(mut self) {
+        self.stopping.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+        self.services.store.close().await;
+    }
+}
+
+fn console_url(admin: SocketAddr, token: &str) -> String {
+    format!("http://{admin}/console#token={token}")
+}
+
+async fn start(config: Config, clock: Clock, demo: bool) -> Result<Running> {
+    config.check()?;
+    let lock = lock(&config)?;
+    let store = Store::open(&config.store_path()?).await?;
+    let services = services(&config, store, clock).await?;
+    for source in &config.libraries {
+        let source = Source::parse(source)?;
+        let imported =
+            registry::import(&services.store, &services.blobs, &source, services.clock.now())
+                .await?;
+        tracing::info!(library = %imported.library, new_versions = imported.versions.len(), %source, "imported");
+    }
+    let mut tasks = JoinSet::new();
+    let rounds = Rounds::start(&services, &mut tasks).await?;
+    services.catalogs.issue_all().await?;
+
+    let public = bind(config.public.listen, "public.listen").await?;
+    let admin = bind(config.admin.listen, "admin.listen").await?;
+    let (public_addr, admin_addr) = (address(&public)?, address(&admin)?);
+    let admin_token = registry::token(&config.token_path())?;
+    let (stopping, stops) = watch::channel(false);
+    let app = App {
+        services: services.clone(),
+        rounds: Arc::new(rounds),
+        token_digest: Sha256::digest(admin_token.as_bytes()).into(),
+        started_at: services.clock.now(),
+        stopping: stops.clone(),
+        metrics: metrics_handle()?,
+        console_url: (demo && public_addr.ip().is_loopback() && admin_addr.ip().is_loopback())
+            .then(|| console_url(admin_addr, &admin_token)),
+    };
+    let limits = Limits {
+        max_connections: config.public.max_connections,
+        header_timeout: Duration::from_secs(config.public.header_timeout_s),
+        drain: Duration::from_secs(config.public.drain_s),
+    };
+    tasks.spawn(listen::serve(public, http::public(&app, &config), limits, stops.clone()));
+    tasks.spawn(listen::serve(admin, http::admin(&app, &config), limits, stops.clone()));
+    tasks.spawn(keep_fresh(services.clone(), stops));
+    let public_key = services.catalogs.public_key();
+    tracing::info!(%public_addr, %admin_addr, %public_key, "serving");
+    Ok(Running {
+        public_addr,
+        admin_addr,
+        admin_token,
+        public_key,
+        services,
+        stopping,
+        tasks,
+        _lock: lock,
+    })
+}
+
+async fn services(config: &Config, store: Store, clock: Clock) -> Result<Services> {
+    let ledger = Ledger::new(store.clone());
+    let head = ledger.verify().await?;
+    tracing::info!(records = head.sequence, head = %head.hash, "privacy ledger verified");
+    let key = registry::signing_key(&config.key_path())?;
+    let catalogs = Catalogs::new(store.clone(), key, config.catalog.clone(), clock.clone());
+    Ok(Services {
+        blobs: Blobs::in_folder(&config.blob_folder()?)?,
+        ledger,
+        noise: NoiseSource::start()?,
+        catalogs: Arc::new(catalogs),
+        changes: watch::Sender::new(0),
+        clock,
+        store,
+    })
+}
+
+/// Signs catalogs again before they get old, until the server stops.
+async fn keep_fresh(services: Services, mut stopping: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {
+                if let Err(problem) = services.catalogs.reissue_due().await {
+                    tracing::error!(%problem, "catalogs could not be signed again");
+                }
+            }
+            () = stopped(&mut stopping) => return,
+        }
+    }
+}
+
+/// Returns once the server is to stop, or is gone.
+pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    drop(stopping.wait_for(|stopping| *stopping).await);
+}
+
+/// Creates the data folder and keeps every other server off it: the ledger has one writer.
+pub(crate) fn lock(config: &Config) -> Result<File> {
+    let folder = &config.data;
+    std::fs::create_dir_all(folder).while_doing(format!("creating {}", folder.display()))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).while_doing(format!("creating {}", path.display()))?;
+    file.try_lock().map_err(|_| {
+        Problem::new(Code::Conflict, format!("another process uses {}", folder.display()))
+            .with_hint("stop the server that runs on this data folder first")
+    })?;
+    Ok(file)
+}
+
+async fn bind(wanted: SocketAddr, field: &str) -> Result<TcpListener> {
+    TcpListener::bind(wanted).await.map_err(|cause| {
+        Problem::new(Code::Unavailable, format!("{field}: {wanted} cannot be used: {cause}"))
+            .with_hint("choose another port, or stop what listens there")
+    })
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr> {
+    listener.local_addr().while_doing("asking for the address")
+}
+
+/// The process has one recorder, however many servers it runs.
+fn metrics_handle() -> Result<PrometheusHandle> {
+    static HANDLE: OnceLock<std::result::Result<PrometheusHandle, String>> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| PrometheusBuilder::new().install_recorder().map_err(|e| e.to_string()))
+        .clone()
+        .while_doing("installing the metrics recorder")
+}
