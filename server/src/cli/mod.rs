@@ -14,6 +14,7 @@ mod privacy;
 mod serve;
 
 use std::error::Error as StdError;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -125,7 +126,10 @@ fn is_broken_pipe(error: &(dyn StdError + 'static)) -> bool {
 fn start_log(log: &Log) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // A second start in one process keeps the first log.
     drop(match log.format {
         LogFormat::Text => builder.try_init(),
