@@ -1,1 +1,2 @@
+//! The HTTP planes against bad and good requests.
 
