@@ -1,6 +1,6 @@
 // The console's state, and what an operator can do. Elements read it and call it; it knows no element.
 
-import type { ConsoleState } from "./state.js";
+import { ordered, type ConsoleState } from "./state.js";
 import { follow } from "./stream.js";
 import { dropToken, keepToken, takeToken } from "./token.js";
 
@@ -83,7 +83,7 @@ export class Operator extends EventTarget {
     do {
       this.#again = false;
       const state = await this.#call<ConsoleState>("GET", "/admin/v1/state");
-      if (state) this.state = state;
+      if (state) this.state = ordered(state);
     } while (this.#again);
     this.#reading = false;
     this.changed();

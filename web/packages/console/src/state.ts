@@ -18,6 +18,19 @@ export interface LibraryState {
   patches: PatchState[];
   tasks: TaskState[];
   experiments: ExperimentState[];
+  moves?: Move[];
+}
+
+/** One move of an alias. */
+export interface Move {
+  sequence: number;
+  patch: string;
+  alias: string;
+  version: number | null;
+  previous: number | null;
+  actor: string;
+  reason: string;
+  at: Time;
 }
 
 export interface PatchState {
@@ -97,10 +110,31 @@ export interface LedgerRecord {
   at: Time;
   task: string;
   kind: string;
+  round?: number;
   rho: number;
   cumulative_rho: number;
   state: string;
   hash: string;
+}
+
+/** The console shows time from left to right and newest rows first, whatever order the server keeps. */
+export function ordered(state: ConsoleState): ConsoleState {
+  const by =
+    <T>(key: (item: T) => number) =>
+    (a: T, b: T): number =>
+      key(a) - key(b);
+  return {
+    ...state,
+    ledger: state.ledger.toSorted(by((record) => record.sequence)),
+    libraries: state.libraries.map((library) => ({
+      ...library,
+      moves: (library.moves ?? []).toSorted(by((move) => move.sequence)),
+      tasks: library.tasks.map((task) => ({
+        ...task,
+        rounds: task.rounds.toSorted(by((round) => round.round)),
+      })),
+    })),
+  };
 }
 
 export function seconds(time: Time): number {

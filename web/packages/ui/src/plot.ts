@@ -14,6 +14,9 @@ export interface Series {
   stepped?: boolean;
 }
 
+/** Steps and releases are counted, so the axis is marked in whole numbers. */
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000];
+
 @customElement("bs-plot")
 export class Plot extends LitElement {
   static override styles = [
@@ -99,7 +102,7 @@ export class Plot extends LitElement {
         legend: { show: this.series.length > 1, live: false },
         scales: { x: { time: this.time } },
         axes: [
-          { ...axis(this.xLabel), size: 28 },
+          { ...axis(this.xLabel), size: 28, ...(!this.time && { incrs: WHOLE }) },
           { ...axis(this.yLabel), size: 44 },
         ],
         series: [

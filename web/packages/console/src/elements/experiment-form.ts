@@ -73,7 +73,7 @@ export class ExperimentForm extends ConsoleElement {
           </select></label
         >
         <label
-          >Share of devices (%)<input type="number" name="share" min="1" max="100" value="100" required
+          >Challenger’s share (%)<input type="number" name="share" min="1" max="99" value="50" required
         /></label>
         <label
           >ε of a report<input type="number" name="epsilon" min="0.1" max="8" step="0.1" value="2" required

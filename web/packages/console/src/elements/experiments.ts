@@ -74,7 +74,7 @@ export class Experiments extends ConsoleElement {
           : nothing
       }
       <p class="note small">
-        ${decision ? html`<strong>Decision: ${decision}.</strong> ` : html`<strong>Why not yet:</strong> `}${reason}
+        ${decision && decision !== "not yet" ? html`<strong>Decision: ${decision}.</strong> ` : html`<strong>Why not yet:</strong> `}${reason.replace(/^not yet: /, "")}
       </p>
     </article>`;
   }

@@ -7,8 +7,8 @@ import { ConsoleElement } from "../element.js";
 import { seconds, type LedgerRecord, type TaskState } from "../state.js";
 
 const SERIES: Series[] = [
-  { label: "Spent", colour: "--stitch", stepped: true },
-  { label: "Budget", colour: "--base", dash: [6, 4] },
+  { label: "Worst-placed device, ever", colour: "--stitch", stepped: true },
+  { label: "Promise for a period", colour: "--base", dash: [6, 4] },
 ];
 const ROWS = 8;
 
@@ -40,6 +40,7 @@ export class Ledger extends ConsoleElement {
               <th>At</th>
               ${several ? html`<th>Task</th>` : ""}
               <th>Kind</th>
+              <th class="right">Round</th>
               <th class="right">ρ</th>
               <th class="right">Σ ρ</th>
               <th>State</th>
@@ -62,21 +63,20 @@ export class Ledger extends ConsoleElement {
     const own = this.records.filter(
       (record) => record.task === task.name || record.task.endsWith(`.${task.name}`),
     );
-    const left = Math.max(0, Math.floor((task.budget_rho - task.spent_rho) / task.next_release_rho + 1e-9));
     return html`<p>
-        <strong>${task.name}</strong>: ε ${task.spent_epsilon.toFixed(2)} of ${task.budget_epsilon.toFixed(2)}
-        spent by the worst-placed device
+        <strong>${task.name}</strong>: the worst-placed device has spent ε ${task.spent_epsilon.toFixed(2)} of
+        ${task.budget_epsilon.toFixed(2)} in the last ${task.period_days} days
         <span class="muted num">(ρ ${task.spent_rho.toFixed(4)} of ${task.budget_rho.toFixed(4)})</span>. The
-        next release costs ρ ${task.next_release_rho.toFixed(4)}:
-        ${left ? `it fits ${left} more ${left === 1 ? "time" : "times"}` : "it does not fit"}.
+        next release costs each device in it ρ ${task.next_release_rho.toFixed(4)}; nobody is in more than
+        ${task.max_participations} of them in that time.
       </p>
       <bs-plot
         .series=${SERIES}
         .data=${[[0, ...own.map((_, index) => index + 1)], [0, ...own.map(({ cumulative_rho }) => cumulative_rho)], [0, ...own].map(() => task.budget_rho)]}
         .height=${140}
-        xLabel="release"
+        xLabel="ledger record"
         yLabel="ρ"
-        summary=${`Cumulative rho over ${own.length} releases: ${task.spent_rho.toFixed(4)} of ${task.budget_rho.toFixed(4)}`}
+        summary=${`Cumulative rho over ${own.length} records: ${task.spent_rho.toFixed(4)} of ${task.budget_rho.toFixed(4)}`}
       ></bs-plot>`;
   }
 }
@@ -87,6 +87,7 @@ function row(record: LedgerRecord, several: boolean) {
     <td class="num">${clock(seconds(record.at))}</td>
     ${several ? html`<td>${record.task}</td>` : ""}
     <td>${record.kind}</td>
+    <td class="right">${record.round ?? ""}</td>
     <td class="right">${record.rho.toFixed(4)}</td>
     <td class="right">${record.cumulative_rho.toFixed(4)}</td>
     <td>${record.state}</td>

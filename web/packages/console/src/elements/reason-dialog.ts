@@ -59,7 +59,8 @@ export class ReasonDialog extends LitElement {
     event.preventDefault();
     const reason = new FormData(event.target as HTMLFormElement).get("reason");
     this.#dialog.close();
-    this.question?.done(String(reason));
+    // The server takes one line.
+    this.question?.done(String(reason).trim().replace(/\s+/g, " "));
   };
 }
 

@@ -8,6 +8,7 @@ import { seconds, type PatchState, type VersionState } from "../state.js";
 import "./reason-dialog.js";
 
 const ROWS = 6;
+const MOVES = 20;
 
 @customElement("bs-versions-table")
 export class VersionsTable extends ConsoleElement {
@@ -65,6 +66,7 @@ export class VersionsTable extends ConsoleElement {
             ${this.library.patches.map((patch) => this.#patch(patch))}
           </table>
         </div>
+        ${this.#moves()}
       </bs-panel>
       <bs-reason-dialog></bs-reason-dialog>`;
   }
@@ -94,6 +96,32 @@ export class VersionsTable extends ConsoleElement {
       </tr>
       ${shown.filter(({ aliases }, index) => index < ROWS || aliases.length > 0).map((version) => this.#row(patch.name, version, champion))}
     </tbody>`;
+  }
+
+  #moves() {
+    // `previous` follows the champion by itself, so it would only say everything twice.
+    const moves = (this.library.moves ?? []).filter(({ alias }) => alias !== "previous");
+    if (moves.length === 0) return nothing;
+    return html`<details>
+      <summary class="small">Who moved what, and why (${count(moves.length)})</summary>
+      <div class="scroll">
+        <table class="small" id="moves">
+          ${moves
+            .slice(-MOVES)
+            .reverse()
+            .map(
+              ({ at, patch, alias, previous, version, actor, reason }) =>
+                html`<tr>
+                  <td class="num">${clock(seconds(at))}</td>
+                  <td>${patch} ${alias}</td>
+                  <td class="num">${previous ? `v${previous}` : "–"} → ${version ? `v${version}` : "–"}</td>
+                  <td>${actor}</td>
+                  <td>${reason}</td>
+                </tr>`,
+            )}
+        </table>
+      </div>
+    </details>`;
   }
 
   #row(patch: string, version: VersionState, champion: VersionState | undefined) {
