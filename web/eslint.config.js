@@ -15,6 +15,7 @@ export default tseslint.config(
       "@typescript-eslint/no-non-null-assertion": "off",
     },
   },
+  { files: ["**/*.test.ts"], rules: { "max-lines-per-function": "off" } },
   {
     files: ["**/*.mjs", "**/vite.config.ts"],
     languageOptions: {

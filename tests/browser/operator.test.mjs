@@ -1,0 +1,105 @@
+// The operator: watches rounds and the ledger move, promotes, rolls back, runs an experiment.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { eventually, openPage, picture, startBrowser } from "./browser.mjs";
+import { startDemo } from "./demo-server.mjs";
+import { catalog, completeRound } from "./others.mjs";
+
+let demo, browser, page, complaints;
+
+before(async () => {
+  [demo, browser] = await Promise.all([startDemo(), startBrowser()]);
+  ({ page, complaints } = await openPage(browser));
+});
+after(async () => {
+  await browser?.close();
+  await demo?.stop();
+});
+
+const champion = () => page.locator('tbody[data-patch="personal-style"] tr.champion').getAttribute("data-version");
+
+async function giveReason(text) {
+  await page.locator("dialog[open] textarea").fill(text);
+  await page.locator("dialog[open] button.primary").click();
+}
+
+test("the token leaves the address and the console opens", async () => {
+  await page.goto(demo.console);
+  await page.getByText("Privacy ledger").waitFor();
+  assert.doesNotMatch(page.url(), /token/);
+  await page.reload();
+  await page.getByText("Privacy ledger").waitFor();
+});
+
+test("rounds move and the ledger grows without a reload", async () => {
+  const records = () => page.locator("bs-ledger tr[data-sequence]").count();
+  const before = [await champion(), await records()];
+  await completeRound(demo.page);
+  await eventually(champion, (now) => Number(now) > Number(before[0]), "the champion's version");
+  await eventually(records, (now) => now > before[1], "ledger records");
+  await page.locator("bs-ledger").getByText(/spent ε \d\.\d\d of 4\.00/).waitFor();
+  await page.locator("bs-rounds tr[data-round]").nth(1).waitFor();
+  await picture(page, "console-rounds");
+});
+
+test("rolling back takes a reason, moves the alias, and clients see it", async () => {
+  await completeRound(demo.page);
+  await eventually(champion, (now) => Number(now) > 2, "a version to go back from");
+  const [from, version] = [Number(await champion()), (await catalog(demo.page)).version];
+  await page.locator("button.rollback").click();
+  await giveReason("the tilted pictures got worse");
+  await eventually(champion, (now) => Number(now) === from - 1, "the champion after the rollback");
+  await page.getByText("Who moved what").click();
+  await page.getByText("the tilted pictures got worse").waitFor();
+  await eventually(
+    async () => await catalog(demo.page),
+    (now) => now.version > version && now.tasks[0].base_versions[0] === from - 1,
+    "the public catalog",
+  );
+});
+
+test("promoting takes a reason and moves the alias", async () => {
+  await page.getByRole("button", { name: "Promote personal-style v1" }).click();
+  await giveReason("start over\nfrom the import");
+  await eventually(champion, (now) => now === "1", "the champion after the promotion");
+  await page.getByText("start over from the import").waitFor();
+  await picture(page, "console-versions");
+});
+
+test("an experiment starts, says why there is no decision yet, and stops", async () => {
+  await page.getByText("Start an experiment").click();
+  await page.locator('input[name="name"]').fill("denoise-or-not");
+  await page.locator('select[name="patch"]').selectOption("noise-reduction");
+  await page.locator('select[name="challenger"]').selectOption("0");
+  await page.locator("bs-experiment-form button.primary").click();
+  const experiment = page.locator('article[data-experiment="denoise-or-not"]');
+  await experiment.getByText("Why not yet").waitFor();
+  await picture(page, "console-experiment");
+  await experiment.getByRole("button", { name: "Stop" }).click();
+  await giveReason("only a rehearsal");
+  await experiment.getByText("stopped", { exact: true }).waitFor();
+  assert.equal((await catalog(demo.page)).experiments.length, 0);
+});
+
+test("a refused action says why and what to do", async () => {
+  await page.locator('input[name="name"]').fill("denoise-or-not");
+  await page.locator("bs-experiment-form button.primary").click();
+  await page.locator(".problem").waitFor();
+  assert.ok((await page.locator(".problem").innerText()).length > 20);
+});
+
+test("a wrong token asks for another one", async () => {
+  const stranger = await openPage(browser);
+  await stranger.page.goto(demo.console.replace(/token=.*/, "token=wrong"));
+  await stranger.page.getByText("the bearer token is missing or wrong").waitFor();
+  await stranger.page.locator('input[name="token"]').fill(new URL(demo.console).hash.replace("#token=", ""));
+  await stranger.page.getByRole("button", { name: "Open the console" }).click();
+  await stranger.page.getByText("Privacy ledger").waitFor();
+  await stranger.context.close();
+});
+
+test("nothing broke the page's own policy", () => {
+  // The browser itself reports refused requests, which two of the tests above ask for.
+  assert.deepEqual(complaints.filter((text) => !/status of 4\d\d/.test(text)), []);
+});
