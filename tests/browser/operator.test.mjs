@@ -38,7 +38,7 @@ test("rounds move and the ledger grows without a reload", async () => {
   await completeRound(demo.page);
   await eventually(champion, (now) => Number(now) > Number(before[0]), "the champion's version");
   await eventually(records, (now) => now > before[1], "ledger records");
-  await page.locator("bs-ledger").getByText(/spent ε \d\.\d\d of 4\.00/).waitFor();
+  await page.locator("bs-ledger").getByText(/spent ε \d\.\d\d of\s+4\.00/).waitFor();
   await page.locator("bs-rounds tr[data-round]").nth(1).waitFor();
   await picture(page, "console-rounds");
 });
