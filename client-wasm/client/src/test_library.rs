@@ -29,7 +29,10 @@ impl Fashion {
     pub(crate) fn load() -> Library {
         let read = |path: &str| std::fs::read(Self::folder().join(path)).unwrap();
         let parts = ["noise-reduction", "low-contrast", "personal-style"].map(|name| {
-            (read(&format!("patches/{name}/patch.json")), read(&format!("patches/{name}/patch.onnx")))
+            (
+                read(&format!("patches/{name}/patch.json")),
+                read(&format!("patches/{name}/patch.onnx")),
+            )
         });
         Library::new(read("primary.onnx"), parts.to_vec())
     }
@@ -45,7 +48,8 @@ impl Library {
 
 fn weight(shape: &[usize], seed: u64) -> Tensor {
     let mut draws = SplitMix::new(seed);
-    let values: Vec<f32> = (0..shape.iter().product()).map(|_| draws.uniform() as f32 - 0.5).collect();
+    let values: Vec<f32> =
+        (0..shape.iter().product()).map(|_| draws.uniform() as f32 - 0.5).collect();
     Tensor::new(shape.to_vec(), &values).unwrap()
 }
 
@@ -80,7 +84,10 @@ pub(crate) fn tiny() -> Library {
     let primary = model(&["x"], "out", nodes, &weights);
     let digest = Digest::of(&primary);
     let mut parts = Vec::new();
-    let mut patch = |name: &str, attachments: serde_json::Value, graph: Vec<u8>, trainable: &[&str]| {
+    let mut patch = |name: &str,
+                     attachments: serde_json::Value,
+                     graph: Vec<u8>,
+                     trainable: &[&str]| {
         let manifest = json!({
             "format": 1, "name": name, "function": "Tests.", "primary": digest, "attachments": attachments,
             "trainable": trainable,
@@ -89,20 +96,25 @@ pub(crate) fn tiny() -> Library {
         parts.push((serde_json::to_vec(&manifest).unwrap(), graph));
     };
     let linear = |seed: u64| {
-        model(&["p"], "q", vec![Node::new("MatMul", &["p", "w"], &["q"])], &[("w", weight(&[4, 4], seed))])
+        model(
+            &["p"],
+            "q",
+            vec![Node::new("MatMul", &["p", "w"], &["q"])],
+            &[("w", weight(&[4, 4], seed))],
+        )
     };
     let at = |mode: &str, from: &str, to: &str| json!({"mode": mode, "inputs": {"p": from}, "output": {"q": to}});
-    let scaled = |from: &str, to: &str| {
-        json!({"mode": "parallel", "inputs": {"p": from}, "output": {"q": to}, "scale": 0.25})
-    };
+    let scaled = |from: &str, to: &str| json!({"mode": "parallel", "inputs": {"p": from}, "output": {"q": to}, "scale": 0.25});
     patch("at-input", json!([at("series", "x", "x")]), linear(11), &[]);
     patch("series-b", json!([at("series", "b", "b")]), linear(12), &[]);
     patch("parallel-b", json!([scaled("b", "b")]), linear(13), &["w"]);
     patch("bridge", json!([at("parallel", "a", "c")]), linear(14), &["w"]);
     patch("sideways", json!([at("parallel", "c", "d")]), linear(15), &[]);
     patch("shortcut", json!([at("replace", "x", "c")]), linear(16), &[]);
-    let two = vec![Node::new("MatMul", &["p", "w"], &["q"]), Node::new("MatMul", &["r", "w"], &["s"])];
-    let mut both = Model::from_bytes(&model(&["p", "r"], "q", two, &[("w", weight(&[4, 4], 17))])).unwrap();
+    let two =
+        vec![Node::new("MatMul", &["p", "w"], &["q"]), Node::new("MatMul", &["r", "w"], &["s"])];
+    let mut both =
+        Model::from_bytes(&model(&["p", "r"], "q", two, &[("w", weight(&[4, 4], 17))])).unwrap();
     both.graph.outputs.push(ValueInfo::fixed("s", DType::F32, &[1, 4]));
     let attachments = json!([
         at("parallel", "a", "a"),

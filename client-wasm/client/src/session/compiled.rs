@@ -91,7 +91,9 @@ impl Compiled {
     pub fn key(primary: Digest, patch: &Patch) -> Digest {
         let manifest = patch.manifest();
         let mut bytes = [*primary.as_bytes(), *patch.graph_digest().as_bytes()].concat();
-        bytes.extend(serde_json::to_vec(&(&manifest.attachments, &manifest.trainable)).unwrap_or_default());
+        bytes.extend(
+            serde_json::to_vec(&(&manifest.attachments, &manifest.trainable)).unwrap_or_default(),
+        );
         let frozen = patch.model().graph.initializers.iter();
         for (name, tensor) in frozen.filter(|(name, _)| !manifest.trainable.contains(name)) {
             bytes.extend(name.as_bytes());
@@ -103,12 +105,17 @@ impl Compiled {
     /// Takes a version's weights into the engine and finds out whether they have any effect.
     pub fn weights(&self, session: &Session, patch: &Patch) -> Result<Weights, Problem> {
         let values = engine_values(&patch.weights())?;
-        let has_effect = patch.manifest().trainable.is_empty() || self.changes_something(session, &values)?;
+        let has_effect =
+            patch.manifest().trainable.is_empty() || self.changes_something(session, &values)?;
         Ok(Weights { values, digest: patch.weights_digest(), has_effect })
     }
 
     /// Tries the patch on pseudo-random tensors: a fresh adapter adds zeros, and is then not worth running.
-    fn changes_something(&self, session: &Session, weights: &BTreeMap<String, Value>) -> Result<bool, Problem> {
+    fn changes_something(
+        &self,
+        session: &Session,
+        weights: &BTreeMap<String, Value>,
+    ) -> Result<bool, Problem> {
         let mut probes: BTreeMap<&str, Value> = BTreeMap::new();
         let mut draws = SplitMix::new(1);
         for attached in &self.attachments {
@@ -127,7 +134,10 @@ impl Compiled {
             let changed = match attached.mode {
                 Mode::Replace => true,
                 Mode::Parallel => made.f32s()?.iter().any(|v| v * attached.factor != 0.0),
-                Mode::Series => probes.get(attached.site.as_str()).map(Value::f32s).transpose()? != Some(made.f32s()?),
+                Mode::Series => {
+                    probes.get(attached.site.as_str()).map(Value::f32s).transpose()?
+                        != Some(made.f32s()?)
+                }
             };
             if changed {
                 return Ok(true);
@@ -138,7 +148,11 @@ impl Compiled {
 
     /// Sites that it replaces.
     pub fn replaces(&self) -> Vec<String> {
-        self.attachments.iter().filter(|a| a.mode == Mode::Replace).map(|a| a.site.clone()).collect()
+        self.attachments
+            .iter()
+            .filter(|a| a.mode == Mode::Replace)
+            .map(|a| a.site.clone())
+            .collect()
     }
 }
 
@@ -168,6 +182,8 @@ impl Attached {
 }
 
 /// Plain tensors as the engine's own.
-pub(crate) fn engine_values(tensors: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Value>, Problem> {
+pub(crate) fn engine_values(
+    tensors: &BTreeMap<String, Tensor>,
+) -> Result<BTreeMap<String, Value>, Problem> {
     tensors.iter().map(|(name, tensor)| Ok((name.clone(), Value::try_from(tensor)?))).collect()
 }

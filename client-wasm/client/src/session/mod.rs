@@ -68,7 +68,10 @@ impl Session {
         let [only] = model.graph.inputs.as_slice() else {
             return Err(Problem::new(
                 Code::CatalogInvalid,
-                format!("the primary has {} inputs, the client feeds one", model.graph.inputs.len()),
+                format!(
+                    "the primary has {} inputs, the client feeds one",
+                    model.graph.inputs.len()
+                ),
             ));
         };
         if only.name != input {

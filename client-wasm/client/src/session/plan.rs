@@ -50,7 +50,14 @@ impl<'a> Plan<'a> {
         for (index, segment) in session.segments.iter().enumerate() {
             makers.extend(segment.outputs.iter().map(|name| (name.as_str(), index)));
         }
-        let mut walk = Walk { session, patches, actions: &actions, makers, done: BTreeMap::new(), steps: Vec::new() };
+        let mut walk = Walk {
+            session,
+            patches,
+            actions: &actions,
+            makers,
+            done: BTreeMap::new(),
+            steps: Vec::new(),
+        };
         walk.tensor(&session.output)?;
         let steps = walk.steps;
         Ok(Self { steps, actions })
@@ -81,14 +88,18 @@ impl<'a> Walk<'a, '_> {
             return Ok(());
         }
         let (session, patches) = (self.session, self.patches);
-        let replaced = attached.iter().any(|(p, a)| patches[*p].attachments[*a].mode == Mode::Replace);
+        let replaced =
+            attached.iter().any(|(p, a)| patches[*p].attachments[*a].mode == Mode::Replace);
         if !replaced {
             self.unpatched(name)?;
         }
         for (p, a) in attached {
             let reads = &patches[*p].attachments[*a].reads;
             for read in reads.iter().filter(|read| *read != name) {
-                let known = session.sites.get(read.as_str()).ok_or_else(|| mismatch(format!("`{read}` is no site")))?;
+                let known = session
+                    .sites
+                    .get(read.as_str())
+                    .ok_or_else(|| mismatch(format!("`{read}` is no site")))?;
                 self.tensor(known)?;
             }
         }

@@ -59,7 +59,10 @@ pub struct Ran {
 impl Session {
     /// Runs the first segment of the unpatched primary, if it reads the input alone.
     pub fn start(&self, input: &Value, clock: &dyn Fn() -> f64) -> Result<Reusable, Problem> {
-        let mut reusable = Reusable { live: BTreeMap::from([(self.input.clone(), input.clone())]), ms: BTreeMap::new() };
+        let mut reusable = Reusable {
+            live: BTreeMap::from([(self.input.clone(), input.clone())]),
+            ms: BTreeMap::new(),
+        };
         if let Some(segment) = self.segments.first().filter(|s| s.inputs == [self.input.clone()]) {
             let began = clock();
             let outputs = segment.program.run_ordered(std::slice::from_ref(input))?;
@@ -137,7 +140,9 @@ impl Walk<'_> {
         if !clean {
             self.changed.extend(segment.outputs.iter().cloned());
         }
-        if let Some((reusable, ms)) = reusable.filter(|_| clean).and_then(|r| Some((r, *r.ms.get(&index)?))) {
+        if let Some((reusable, ms)) =
+            reusable.filter(|_| clean).and_then(|r| Some((r, *r.ms.get(&index)?)))
+        {
             let known = |name: &String| Some((name.clone(), reusable.live.get(name)?.clone()));
             self.live.extend(segment.outputs.iter().filter_map(known));
             self.reused.insert(index);
@@ -155,7 +160,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn site(&mut self, site: &str, actions: &[(usize, usize)], clock: &dyn Fn() -> f64) -> Result<(), Problem> {
+    fn site(
+        &mut self,
+        site: &str,
+        actions: &[(usize, usize)],
+        clock: &dyn Fn() -> f64,
+    ) -> Result<(), Problem> {
         let mut terms = Vec::new();
         for (p, a) in actions {
             let patch = &self.patches[*p];

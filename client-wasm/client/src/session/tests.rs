@@ -19,9 +19,8 @@ fn uniform(shape: &[usize], seed: u64) -> Value {
 
 fn session(model: &Model, digest: Digest, output: &str, patches: &[&Patch]) -> Session {
     let attachments = patches.iter().flat_map(|p| &p.manifest().attachments);
-    let sites: BTreeSet<String> = attachments
-        .flat_map(|a| a.inputs.values().cloned().chain([a.site().to_owned()]))
-        .collect();
+    let sites: BTreeSet<String> =
+        attachments.flat_map(|a| a.inputs.values().cloned().chain([a.site().to_owned()])).collect();
     let input = model.graph.inputs[0].name.clone();
     Session::compile(model.clone(), digest, &input, output, &sites).unwrap()
 }
@@ -29,7 +28,11 @@ fn session(model: &Model, digest: Digest, output: &str, patches: &[&Patch]) -> S
 fn stitched(session: &Session, patch: &Patch) -> Stitched {
     let compiled = Compiled::compile(session, patch).unwrap();
     let weights = compiled.weights(session, patch).unwrap();
-    Stitched { name: patch.manifest().name.clone(), compiled: Arc::new(compiled), weights: Arc::new(weights) }
+    Stitched {
+        name: patch.manifest().name.clone(),
+        compiled: Arc::new(compiled),
+        weights: Arc::new(weights),
+    }
 }
 
 /// Both forms must give the same numbers for this set, on this input.
@@ -54,7 +57,10 @@ fn check_agrees(session: &Session, all: &[(&Patch, Stitched)], set: u32, input: 
     for reusable in [None, Some(&reusable)] {
         let ran = session.run(&plan, &patches, input, reusable, &clock).unwrap();
         for (got, want) in ran.output.f32s().unwrap().iter().zip(&expected) {
-            assert!((got - want).abs() <= 1e-5 + 1e-5 * want.abs(), "set {set:b}: {got}, not {want}");
+            assert!(
+                (got - want).abs() <= 1e-5 + 1e-5 * want.abs(),
+                "set {set:b}: {got}, not {want}"
+            );
         }
     }
 }
@@ -77,7 +83,8 @@ fn the_sample_library_runs_as_its_reference() {
 fn with_random_weights(patch: &Patch) -> Patch {
     let mut draws = SplitMix::new(9);
     let random = |tensor: &Tensor| {
-        let values: Vec<f32> = (0..tensor.len()).map(|_| draws.uniform() as f32 * 0.2 - 0.1).collect();
+        let values: Vec<f32> =
+            (0..tensor.len()).map(|_| draws.uniform() as f32 * 0.2 - 0.1).collect();
         Tensor::new(tensor.shape().to_vec(), &values).unwrap()
     };
     let mut random = random;
@@ -89,7 +96,8 @@ fn every_mode_and_mixture_runs_as_its_reference() {
     let library = tiny();
     let patches: Vec<&Patch> = library.patches.iter().collect();
     let session = session(&library.primary, library.digest, "out", &patches);
-    let all: Vec<(&Patch, Stitched)> = patches.iter().map(|p| (*p, stitched(&session, p))).collect();
+    let all: Vec<(&Patch, Stitched)> =
+        patches.iter().map(|p| (*p, stitched(&session, p))).collect();
     for set in 0..1 << all.len() {
         check_agrees(&session, &all, set, &uniform(&[1, 4], u64::from(set) + 7));
     }
