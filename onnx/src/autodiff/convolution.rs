@@ -2,6 +2,8 @@
 //! same two products: [`scatter`] and [`weight_gradient`] (Dumoulin and Visin, *A guide to convolution arithmetic
 //! for deep learning*, 2016, chapter 4).
 
+use std::collections::BTreeMap;
+
 use super::builder::Builder;
 use crate::error::Result;
 use crate::model::{Attribute, Node};
@@ -81,23 +83,80 @@ impl Geometry {
     }
 
     /// For each tap, in row-major order, what all windows read at it, from a covered wide side.
+    ///
+    /// A strided slice copies element by element in the engine, so the wide side is first split into its phases
+    /// modulo the strides; in each of them taps are plain slices.
     pub(super) fn tap_slices(&self, b: &mut Builder, covered: &str) -> Vec<String> {
-        (0..self.kernel.len()).fold(vec![covered.to_owned()], |parts, axis| {
-            let mut slices = Vec::with_capacity(parts.len() * self.kernel[axis]);
-            for part in &parts {
-                for tap in 0..self.kernel[axis] {
-                    let start = tap * self.dilations[axis];
-                    slices.push(b.slice(
-                        part,
-                        axis + 2,
-                        start,
-                        self.narrow[axis],
-                        self.strides[axis] as i64,
-                    ));
-                }
-            }
-            slices
-        })
+        let phases = self.phases(b, covered);
+        let rank = self.kernel.len();
+        // Taps of one row share the slice along the first axis.
+        let mut known: BTreeMap<(String, usize, usize), String> = BTreeMap::new();
+        (0..self.taps())
+            .map(|tap| {
+                let offsets = self.offsets(tap);
+                let phase = (0..rank).fold(0, |phase, axis| {
+                    phase * self.strides[axis] + offsets[axis] % self.strides[axis]
+                });
+                (0..rank).fold(phases[phase].clone(), |part, axis| {
+                    let start = offsets[axis] / self.strides[axis];
+                    let key = (part, axis, start);
+                    if let Some(slice) = known.get(&key) {
+                        return slice.clone();
+                    }
+                    let slice = b.slice(&key.0, axis + 2, start, self.narrow[axis], 1);
+                    known.insert(key, slice.clone());
+                    slice
+                })
+            })
+            .collect()
+    }
+
+    /// Where a tap lies in its window, per axis.
+    fn offsets(&self, tap: usize) -> Vec<usize> {
+        let mut rest = tap;
+        let mut offsets: Vec<usize> = (0..self.kernel.len())
+            .rev()
+            .map(|axis| {
+                let along = rest % self.kernel[axis];
+                rest /= self.kernel[axis];
+                along * self.dilations[axis]
+            })
+            .collect();
+        offsets.reverse();
+        offsets
+    }
+
+    /// The elements at each residue modulo the strides, in row-major order of residues.
+    fn phases(&self, b: &mut Builder, covered: &str) -> Vec<String> {
+        let (rank, count) = (self.kernel.len(), self.strides.iter().product());
+        if count == 1 {
+            return vec![covered.to_owned()];
+        }
+        let mut x = covered.to_owned();
+        for axis in 0..rank {
+            let stride = self.strides[axis];
+            x = b.window(&x, axis + 2, 0, self.full(axis).div_ceil(stride) * stride, 0.0);
+        }
+        let shape = b.shape(&x);
+        let lattice: Vec<usize> = (0..rank).map(|a| shape[a + 2] / self.strides[a]).collect();
+        let split: Vec<usize> = shape[..2]
+            .iter()
+            .copied()
+            .chain((0..rank).flat_map(|axis| [lattice[axis], self.strides[axis]]))
+            .collect();
+        let x = b.reshape(&x, &split);
+        let residues = (0..rank).map(|axis| 2 * axis + 3);
+        let order: Vec<usize> =
+            residues.chain([0, 1]).chain((0..rank).map(|axis| 2 * axis + 2)).collect();
+        let x = b.transpose(&x, &order);
+        let plane = [&shape[..2], lattice.as_slice()].concat();
+        let stacked = b.reshape(&x, &[&[count], plane.as_slice()].concat());
+        (0..count)
+            .map(|phase| {
+                let slice = b.slice(&stacked, 0, phase, 1, 1);
+                b.reshape(&slice, &plane)
+            })
+            .collect()
     }
 
     fn attributes(&self, group: usize, pads: Vec<i64>) -> Vec<(&'static str, Attribute)> {
@@ -220,13 +279,20 @@ fn turned(b: &mut Builder, w: &str, group: usize) -> String {
     let mut w = w.to_owned();
     if outputs != 1 || inputs != 1 {
         let parts = b.reshape(&w, &split);
-        let swapped = b.transpose(&parts, &order);
-        w = b.reshape(&swapped, &merged);
+        w = b.transpose(&parts, &order);
     }
-    for axis in 2..shape.len() {
-        w = b.flip(&w, axis);
+    // Reversing all spatial axes reverses the flattened ones; the exchange matrix does that exactly, and far
+    // faster in the engine than a slice with a negative step.
+    let taps: usize = kernel.iter().product();
+    if taps > 1 {
+        let exchange: Vec<f64> = (0..taps * taps)
+            .map(|i| if i / taps + i % taps == taps - 1 { 1.0 } else { 0.0 })
+            .collect();
+        let exchange = b.floats(&w, &exchange, &[taps, taps]);
+        let flat = b.reshape(&w, &[group * inputs * outputs, taps]);
+        w = b.matmul(&flat, &exchange);
     }
-    w
+    b.reshape(&w, &merged)
 }
 
 /// Adds every narrow element, times the kernel, onto the wide elements its window read: a transposed convolution.

@@ -87,10 +87,11 @@ impl Builder {
         self.emit("Where", &[condition, a, b], &[], dtype, shape)
     }
 
-    /// `x` where the condition holds, zero elsewhere, also where `x` is not finite.
+    /// `x` where the condition holds, zero elsewhere, for finite `x`. A product is several times faster in the
+    /// engine than a choice.
     pub(crate) fn keep_where(&mut self, condition: &str, x: &str) -> String {
-        let zero = self.scalar(x, 0.0);
-        self.select(condition, x, &zero)
+        let mask = self.indicator(condition, x);
+        self.mul(x, &mask)
     }
 
     /// One where the condition holds, zero elsewhere, in the dtype of `like`.

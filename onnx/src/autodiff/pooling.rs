@@ -43,8 +43,7 @@ pub(super) fn max_pool(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
             let equal = b.binary("Equal", slice, y(node));
             let part = b.keep_where(&equal, &rest);
             if tap != last {
-                let zero = b.scalar(dy, 0.0);
-                rest = b.select(&equal, &zero, &rest);
+                rest = b.sub(&rest, &part);
             }
             part
         })
