@@ -15,6 +15,8 @@ pub mod server;
 pub mod services;
 pub mod store;
 pub mod task;
+#[cfg(test)]
+mod tests;
 
 pub use config::Config;
 pub use failure::Result;

@@ -2,12 +2,11 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -106,8 +105,7 @@ fn console_url(admin: SocketAddr, token: &str) -> String {
 async fn start(config: Config, clock: Clock, demo: bool) -> Result<Running> {
     config.check()?;
     let lock = lock(&config)?;
-    let store = Store::open(&config.store_path()?).await?;
-    let services = services(&config, store, clock).await?;
+    let services = services(&config, clock).await?;
     for source in &config.libraries {
         let source = Source::parse(source)?;
         let imported =
@@ -130,7 +128,7 @@ async fn start(config: Config, clock: Clock, demo: bool) -> Result<Running> {
         token_digest: Sha256::digest(admin_token.as_bytes()).into(),
         started_at: services.clock.now(),
         stopping: stops.clone(),
-        metrics: metrics_handle()?,
+        metrics: http::metrics_handle()?,
         console_url: (demo && public_addr.ip().is_loopback() && admin_addr.ip().is_loopback())
             .then(|| console_url(admin_addr, &admin_token)),
     };
@@ -156,7 +154,9 @@ async fn start(config: Config, clock: Clock, demo: bool) -> Result<Running> {
     })
 }
 
-async fn services(config: &Config, store: Store, clock: Clock) -> Result<Services> {
+/// Opens what the data folder holds, after checking the ledger's chain.
+pub(crate) async fn services(config: &Config, clock: Clock) -> Result<Services> {
+    let store = Store::open(&config.store_path()?).await?;
     let ledger = Ledger::new(store.clone());
     let head = ledger.verify().await?;
     tracing::info!(records = head.sequence, head = %head.hash, "privacy ledger verified");
@@ -214,13 +214,4 @@ async fn bind(wanted: SocketAddr, field: &str) -> Result<TcpListener> {
 
 fn address(listener: &TcpListener) -> Result<SocketAddr> {
     listener.local_addr().while_doing("asking for the address")
-}
-
-/// The process has one recorder, however many servers it runs.
-fn metrics_handle() -> Result<PrometheusHandle> {
-    static HANDLE: OnceLock<std::result::Result<PrometheusHandle, String>> = OnceLock::new();
-    HANDLE
-        .get_or_init(|| PrometheusBuilder::new().install_recorder().map_err(|e| e.to_string()))
-        .clone()
-        .while_doing("installing the metrics recorder")
 }

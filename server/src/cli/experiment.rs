@@ -74,7 +74,7 @@ pub(super) enum ExperimentCommand {
 impl ExperimentCommand {
     pub(super) async fn run(self) -> Result<()> {
         match self {
-            Self::List { server, json } => list(&server, json),
+            Self::List { server, json } => list(&server, json).await,
             Self::Start {
                 library,
                 name,
@@ -100,18 +100,19 @@ impl ExperimentCommand {
                 let body = serde_json::to_value(proposal).while_doing("writing a proposal")?;
                 server
                     .post(&format!("/admin/v1/libraries/{library}/experiments"), &body)
+                    .await
                     .map(|_| ())
             }
             Self::Stop { library, name, reason, server } => {
                 let path = format!("/admin/v1/libraries/{library}/experiments/{name}/stop");
-                server.post(&path, &serde_json::json!({ "reason": reason })).map(|_| ())
+                server.post(&path, &serde_json::json!({ "reason": reason })).await.map(|_| ())
             }
         }
     }
 }
 
-fn list(server: &AdminArgs, json: bool) -> Result<()> {
-    let state = server.state()?;
+async fn list(server: &AdminArgs, json: bool) -> Result<()> {
+    let state = server.state().await?;
     let none = Vec::new();
     let mut found = Vec::new();
     for library in state["libraries"].as_array().unwrap_or(&none) {

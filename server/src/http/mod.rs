@@ -12,7 +12,7 @@ mod state;
 mod tests;
 mod upload;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,7 +23,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
-use metrics_exporter_prometheus::PrometheusHandle;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -32,10 +32,19 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::config::Config;
-use crate::failure::not_found;
+use crate::failure::{Failure, Result, not_found};
 use crate::round::Rounds;
 use crate::services::Services;
 use problem::Rejection;
+
+/// The process has one recorder, however many servers it runs.
+pub(crate) fn metrics_handle() -> Result<PrometheusHandle> {
+    static HANDLE: OnceLock<std::result::Result<PrometheusHandle, String>> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| PrometheusBuilder::new().install_recorder().map_err(|e| e.to_string()))
+        .clone()
+        .while_doing("installing the metrics recorder")
+}
 
 /// What handlers see.
 #[derive(Clone)]

@@ -1,2 +1,368 @@
-//! The HTTP planes against bad and good requests.
+//! Every bad input gets a typed problem, through the very router that is served.
 
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, Response, header};
+use backstitch_onnx::Digest;
+use backstitch_protocol::catalog::{Catalog, SignedCatalog, Trust};
+use backstitch_protocol::contribution::MEDIA_TYPE;
+use backstitch_protocol::problem::Code;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tower::ServiceExt as _;
+
+use super::{App, document, metrics_handle};
+use crate::config::Config;
+use crate::registry::{self, Source};
+use crate::round::Rounds;
+use crate::tests::{Hands, config, frame};
+
+struct Bench {
+    public: Router,
+    admin: Router,
+    _folder: TempDir,
+    _runners: JoinSet<()>,
+}
+
+impl Bench {
+    async fn new(goal: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = config(folder.path(), goal);
+        config.public.cors_origins = vec!["https://shop.example".into()];
+        std::fs::create_dir_all(&config.data).unwrap();
+        let app = app(&config).await;
+        let (app, runners) = app;
+        Self {
+            public: super::public(&app, &config),
+            admin: super::admin(&app, &config),
+            _folder: folder,
+            _runners: runners,
+        }
+    }
+
+    async fn catalog(&self) -> Catalog {
+        let text = body(self.get("/v1/libraries/toy/catalog", &[]).await).await;
+        let signed: SignedCatalog = serde_json::from_slice(&text).unwrap();
+        Trust::default().accept(&signed, 1_800_000_001).unwrap()
+    }
+
+    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
+        let mut request = Request::get(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.public.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    async fn post(&self, path: &str, headers: &[(&str, &str)], bytes: Vec<u8>) -> (u16, Value) {
+        answer(&self.public, path, headers, bytes).await
+    }
+
+    async fn contribute(&self, bytes: Vec<u8>) -> (u16, Value) {
+        let length = bytes.len().to_string();
+        let headers = [("content-type", MEDIA_TYPE), ("content-length", &length)];
+        self.post("/v1/tasks/toy.style/contributions", &headers, bytes).await
+    }
+
+    async fn act(&self, path: &str, value: Value) -> (u16, Value) {
+        let bytes = value.to_string().into_bytes();
+        let length = bytes.len().to_string();
+        let headers = [
+            ("content-type", "application/json"),
+            ("content-length", &length),
+            ("authorization", "Bearer token"),
+        ];
+        answer(&self.admin, path, &headers, bytes).await
+    }
+
+    async fn state(&self) -> Value {
+        let request = Request::get("/admin/v1/state").header("authorization", "Bearer token");
+        let response =
+            self.admin.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        serde_json::from_slice(&body(response).await).unwrap()
+    }
+}
+
+async fn app(config: &Config) -> (App, JoinSet<()>) {
+    use sha2::Digest as _;
+    let services = crate::server::services(config, Hands::default().clock()).await.unwrap();
+    let source = Source::parse(&config.libraries[0]).unwrap();
+    registry::import(&services.store, &services.blobs, &source, 1_800_000_000).await.unwrap();
+    let mut runners = JoinSet::new();
+    let rounds = Rounds::start(&services, &mut runners).await.unwrap();
+    services.catalogs.issue_all().await.unwrap();
+    let (_, stopping) = tokio::sync::watch::channel(false);
+    let app = App {
+        rounds: rounds.into(),
+        token_digest: sha2::Sha256::digest(b"token").into(),
+        started_at: services.clock.now(),
+        services,
+        stopping,
+        metrics: metrics_handle().unwrap(),
+        console_url: None,
+    };
+    (app, runners)
+}
+
+async fn answer(
+    router: &Router,
+    path: &str,
+    headers: &[(&str, &str)],
+    bytes: Vec<u8>,
+) -> (u16, Value) {
+    let mut request = Request::post(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = router.clone().oneshot(request.body(Body::from(bytes)).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    if status >= 400 {
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    }
+    (status, serde_json::from_slice(&body(response).await).unwrap())
+}
+
+async fn body(response: Response<Body>) -> Vec<u8> {
+    to_bytes(response.into_body(), 1 << 20).await.unwrap().to_vec()
+}
+
+fn is(answer: &(u16, Value), code: Code) -> bool {
+    answer.0 == code.status() && answer.1["code"] == code.as_str()
+}
+
+#[tokio::test]
+async fn a_catalog_is_signed_cached_and_complete() {
+    let bench = Bench::new(2).await;
+    let catalog = bench.catalog().await;
+    assert_eq!(
+        (catalog.tasks[0].parameters, catalog.tasks[0].goal, catalog.tasks[0].open),
+        (8, 2, true)
+    );
+    let etag = format!("\"{}\"", catalog.version);
+    let unchanged = bench.get("/v1/libraries/toy/catalog", &[("if-none-match", &etag)]).await;
+    assert_eq!(unchanged.status(), 304);
+    let blob = &catalog.primary.model;
+    let path = format!("/v1/blobs/{}", blob.digest.hex());
+    let whole = bench.get(&path, &[]).await;
+    assert!(whole.headers()[header::CACHE_CONTROL].to_str().unwrap().contains("immutable"));
+    let bytes = body(whole).await;
+    assert_eq!((Digest::of(&bytes), bytes.len() as u64), (blob.digest, blob.bytes));
+    let part = bench.get(&path, &[("range", "bytes=2-5")]).await;
+    assert_eq!(part.status(), 206);
+    assert_eq!(body(part).await, &bytes[2..6]);
+    assert_eq!(bench.get(&path, &[("range", "bytes=999999-")]).await.status(), 416);
+    let strangers = [
+        format!("/v1/blobs/{}", "0".repeat(64)),
+        "/v1/libraries/other/catalog".into(),
+        "/v1/nothing".into(),
+    ];
+    for path in strangers {
+        let response = bench.get(&path, &[]).await;
+        assert_eq!(response.status(), 404, "{path}");
+        let problem: Value = serde_json::from_slice(&body(response).await).unwrap();
+        assert_eq!(problem["code"], "not_found");
+    }
+    assert_eq!(bench.get("/v1/blobs/xyz", &[]).await.status(), 400);
+    assert_eq!(bench.get("/v1/libraries/NO/catalog", &[]).await.status(), 400);
+}
+
+#[tokio::test]
+async fn contributions_make_a_version_and_bad_ones_are_refused() {
+    let bench = Bench::new(2).await;
+    let task = &bench.catalog().await.tasks[0];
+    let good = frame(task.base, 1, 1, &[0.1; 8]);
+    assert!(is(&bench.contribute(good[..good.len() - 1].to_vec()).await, Code::FrameLength));
+    assert!(is(&bench.contribute([good.clone(), vec![0]].concat()).await, Code::FrameLength));
+    let mut foreign = good.clone();
+    foreign[0] = b'X';
+    assert!(is(&bench.contribute(foreign).await, Code::FrameInvalid));
+    let mut huge = good.clone();
+    huge[72..76].copy_from_slice(&[0xff, 0x7f, 0xff, 0x7f]);
+    assert!(is(&bench.contribute(huge).await, Code::NormExceeded));
+    assert!(is(
+        &bench.contribute(frame(Digest::of(b"old"), 1, 1, &[0.1; 8])).await,
+        Code::VersionStale
+    ));
+    let (status, accepted) = bench.contribute(good.clone()).await;
+    assert_eq!(
+        (status, &accepted["round"], &accepted["duplicate"]),
+        (200, &json!(1), &json!(false))
+    );
+    assert_eq!(bench.contribute(good).await.1["duplicate"], true);
+    assert!(is(&bench.contribute(frame(task.base, 1, 1, &[0.2; 8])).await, Code::NullifierReused));
+    let state = bench.state().await;
+    let round = &state["libraries"][0]["tasks"][0]["rounds"][0];
+    assert_eq!(round["rejected"]["frame_length"], 2);
+    assert_eq!(state["contributions"]["accepted"], 1);
+
+    assert_eq!(bench.contribute(frame(task.base, 2, 1, &[0.1; 8])).await.0, 200);
+    let mut version = 1;
+    for _ in 0..200 {
+        version = bench.catalog().await.tasks[0].base_versions[0];
+        if version == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(version, 2);
+    let catalog = bench.catalog().await;
+    assert_eq!(catalog.tasks[0].round, 2);
+    assert_eq!(catalog.ledger.sequence, 3);
+    assert!(catalog.ledger.spent.values().all(|rho| rho.0 > 0));
+    assert!(is(&bench.contribute(frame(task.base, 3, 1, &[0.1; 8])).await, Code::VersionStale));
+}
+
+#[tokio::test]
+async fn uploads_must_state_what_they_are() {
+    let bench = Bench::new(2).await;
+    let path = "/v1/tasks/toy.style/contributions";
+    let frame = vec![0; 88];
+    let refused =
+        |headers: &'static [(&'static str, &'static str)]| bench.post(path, headers, frame.clone());
+    assert!(is(&refused(&[("content-type", MEDIA_TYPE)]).await, Code::LengthRequired));
+    assert!(is(
+        &refused(&[("content-type", "text/plain"), ("content-length", "88")]).await,
+        Code::RequestInvalid
+    ));
+    let encoded =
+        [("content-type", MEDIA_TYPE), ("content-length", "88"), ("content-encoding", "gzip")];
+    assert!(is(&bench.post(path, &encoded, frame.clone()).await, Code::LengthRequired));
+    let endless = [("content-type", MEDIA_TYPE), ("content-length", "99999999999")];
+    assert!(is(&bench.post(path, &endless, frame.clone()).await, Code::BodyTooLarge));
+    // Less than stated: the line broke.
+    let broken = [("content-type", MEDIA_TYPE), ("content-length", "88")];
+    let answer = bench.post(path, &broken, frame[..40].to_vec()).await;
+    assert!(
+        is(&answer, Code::RequestInvalid) && answer.1["hint"].as_str().unwrap().contains("again")
+    );
+    assert!(is(
+        &bench.post("/v1/tasks/nodot/contributions", &broken, vec![]).await,
+        Code::NameInvalid
+    ));
+    assert!(is(
+        &bench.post("/v1/tasks/toy.other/contributions", &broken, vec![]).await,
+        Code::NotFound
+    ));
+    let get = bench.get(path, &[]).await;
+    assert_eq!(get.status(), 405);
+}
+
+#[tokio::test]
+async fn only_the_listed_origins_may_call() {
+    let bench = Bench::new(2).await;
+    let allowed = bench.get("/v1/libraries", &[("origin", "https://shop.example")]).await;
+    assert_eq!(allowed.headers()["access-control-allow-origin"], "https://shop.example");
+    assert!(allowed.headers().get("access-control-allow-credentials").is_none());
+    let other = bench.get("/v1/libraries", &[("origin", "https://evil.example")]).await;
+    assert!(other.headers().get("access-control-allow-origin").is_none());
+    assert_eq!(other.headers()["x-content-type-options"], "nosniff");
+    let page = bench.get("/", &[]).await;
+    if page.status() == 200 {
+        let policy = page.headers()["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("'wasm-unsafe-eval'") && !policy.contains("'unsafe-inline'"));
+    }
+    assert_eq!(
+        bench.get("/console", &[]).await.status(),
+        404,
+        "outside of a demo it stays on its port"
+    );
+}
+
+#[tokio::test]
+async fn operators_need_the_token_and_reasons() {
+    let bench = Bench::new(2).await;
+    let request = Request::get("/admin/v1/state").body(Body::empty()).unwrap();
+    let refused = bench.admin.clone().oneshot(request).await.unwrap();
+    assert_eq!(refused.status(), 401);
+    let hidden = bench.get("/admin/v1/state", &[("authorization", "Bearer token")]).await;
+    assert_eq!(hidden.status(), 404, "the public port does not know the operator plane");
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        assert_eq!(bench.admin.clone().oneshot(request).await.unwrap().status(), 200, "{path}");
+    }
+    let promote = "/admin/v1/libraries/toy/patches/style/promote";
+    let rollback = "/admin/v1/libraries/toy/patches/style/rollback";
+    assert!(is(
+        &bench.act(promote, json!({ "version": 1, "reason": " " })).await,
+        Code::RequestInvalid
+    ));
+    assert!(is(
+        &bench.act(promote, json!({ "version": 1, "reason": "x", "more": 1 })).await,
+        Code::RequestInvalid
+    ));
+    assert!(is(&bench.act(promote, json!({ "version": 9, "reason": "x" })).await, Code::NotFound));
+    assert!(is(
+        &bench.act(promote, json!({ "version": 1, "expected": 5, "reason": "x" })).await,
+        Code::Conflict
+    ));
+    assert!(
+        is(&bench.act(rollback, json!({ "reason": "x" })).await, Code::Conflict),
+        "there is no previous one"
+    );
+    assert_eq!(bench.act(promote, json!({ "version": 1, "reason": "x" })).await.0, 200);
+}
+
+#[tokio::test]
+async fn an_experiment_runs_from_start_to_stop() {
+    let bench = Bench::new(2).await;
+    let experiments = "/admin/v1/libraries/toy/experiments";
+    let proposal = |challenger: u32, share: f64| json!({ "name": "without", "layer": "h", "patch": "style", "challenger": challenger, "share": share, "epsilon": 1.0, "window": 4 });
+    assert!(
+        is(&bench.act(experiments, proposal(1, 0.5)).await, Code::RequestInvalid),
+        "both arms alike"
+    );
+    assert!(is(&bench.act(experiments, proposal(7, 0.5)).await, Code::NotFound));
+    assert!(is(&bench.act(experiments, proposal(0, 1.0)).await, Code::RequestInvalid));
+    assert_eq!(bench.act(experiments, proposal(0, 0.25)).await.0, 200);
+    assert!(is(&bench.act(experiments, proposal(0, 0.5)).await, Code::Conflict), "one at a time");
+    let entry = &bench.catalog().await.experiments[0];
+    assert_eq!((entry.arms[0].weight, entry.arms[1].weight), (49_152, 16_384));
+    assert!(entry.salt_bytes().is_ok());
+
+    let report = |device: u8, arm: &str, outcome: bool| json!({ "arm": arm, "outcome": outcome, "nullifier": hex::encode([device; 32]) });
+    let send = async |id: &str, report: Value| {
+        let bytes = report.to_string().into_bytes();
+        let length = bytes.len().to_string();
+        let headers = [("content-type", "application/json"), ("content-length", length.as_str())];
+        bench.post(&format!("/v1/experiments/{id}/reports"), &headers, bytes).await
+    };
+    assert_eq!(send("toy.without", report(1, "champion", true)).await.1["duplicate"], false);
+    assert_eq!(send("toy.without", report(1, "champion", true)).await.1["duplicate"], true);
+    assert!(is(&send("toy.without", report(1, "champion", false)).await, Code::NullifierReused));
+    assert!(is(&send("toy.without", report(2, "third", true)).await, Code::NotFound));
+    assert!(is(&send("toy.other", report(2, "champion", true)).await, Code::NotFound));
+    assert!(is(
+        &send("toy.without", json!({ "arm": "champion", "outcome": true, "nullifier": "ab" }))
+            .await,
+        Code::RequestInvalid
+    ));
+    let state = bench.state().await;
+    let shown = &state["libraries"][0]["experiments"][0];
+    assert_eq!((&shown["state"], &shown["arms"][0]["reports"]), (&json!("running"), &json!(1)));
+    assert!(shown["reason"].as_str().unwrap().starts_with("not yet"));
+
+    let stop = format!("{experiments}/without/stop");
+    assert_eq!(bench.act(&stop, json!({ "reason": "enough" })).await.0, 200);
+    assert!(is(&bench.act(&stop, json!({ "reason": "enough" })).await, Code::NotFound));
+    assert!(is(&send("toy.without", report(3, "champion", true)).await, Code::RoundClosed));
+    assert!(bench.catalog().await.experiments.is_empty());
+}
+
+#[test]
+fn the_openapi_document_names_every_path() {
+    let text = document().to_json().unwrap();
+    let document: Value = serde_json::from_str(&text).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    for path in [
+        "/v1/libraries/{library}/catalog",
+        "/v1/blobs/{digest}",
+        "/v1/tasks/{task}/contributions",
+        "/v1/experiments/{experiment}/reports",
+        "/v1/events",
+        "/admin/v1/state",
+        "/metrics",
+    ] {
+        assert!(document["paths"][path].is_object(), "{path}");
+    }
+}

@@ -58,7 +58,8 @@ async fn read(blobs: &Blobs, source: &Source, now: u64) -> Result<Checked> {
     let mut parameters = BTreeMap::new();
     for name in &descriptor.patches {
         let (version, count) = read_patch(blobs, source, name, now, |patch| {
-            patch::check(patch, &model, digest, &shapes)
+            patch::check(patch, &model, digest, &shapes)?;
+            patch::check_training(patch, &model, &Dims::new(), Some(&descriptor.primary.output))
         })
         .await?;
         patches.push(version);
