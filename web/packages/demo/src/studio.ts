@@ -73,6 +73,11 @@ export class Studio extends EventTarget {
     }
   }
 
+  /** Whether what is shown belongs to what is set. */
+  get settled(): boolean {
+    return this.result !== undefined && !this.#running;
+  }
+
   /** The picture before anything happened to it. */
   get scene(): Picture | undefined {
     return this.own ?? this.sample?.picture;

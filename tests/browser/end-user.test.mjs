@@ -1,0 +1,167 @@
+// The end user: a noisy picture is repaired, why is shown; teaching, training, contributing; a version arrives.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { eventually, openPage, picture, startBrowser } from "./browser.mjs";
+import { startDemo } from "./demo-server.mjs";
+import { completeRound } from "./others.mjs";
+
+let demo, browser, context, page, complaints;
+
+before(async () => {
+  [demo, browser] = await Promise.all([startDemo(), startBrowser()]);
+  ({ context, page, complaints } = await openPage(browser));
+});
+after(async () => {
+  await browser?.close();
+  await demo?.stop();
+});
+
+const text = (selector) => page.locator(selector).innerText();
+const chosen = (patch) => page.locator(`tr[data-patch="${patch}"].chosen`);
+const slide = (label, value) => page.getByRole("slider", { name: label }).fill(String(value));
+
+test("the page answers within seconds, on its own samples", async () => {
+  const started = Date.now();
+  await page.goto(demo.page);
+  await page.getByText("Running here").waitFor();
+  await page.locator("#stitched-answer strong").waitFor();
+  assert.ok(Date.now() - started < 10_000, `${Date.now() - started} ms`);
+  assert.equal(await page.locator("bs-input .strip button").count(), 20);
+  await picture(page, "page-start");
+});
+
+test("nothing leaves the page's own origin", async () => {
+  const foreign = await page.evaluate(() =>
+    performance.getEntriesByType("resource").filter(({ name }) => !name.startsWith(location.origin)).map(({ name }) => name),
+  );
+  assert.deepEqual(foreign, []);
+});
+
+test("noise makes the base model wrong, and the stitched model right", async () => {
+  await slide("Noise", 0.3);
+  await chosen("noise-reduction").waitFor();
+  await page.locator('tr[data-patch="noise-reduction"] .reason').getByText(/noise/).waitFor();
+  let repaired = 0;
+  for (let sample = 0; sample < 20 && repaired === 0; sample++) {
+    await page.locator("bs-input .strip button").nth(sample).click();
+    await eventually(() => settled(sample), (done) => done, "the answer");
+    const [base, stitched] = [await text("#base-answer"), await text("#stitched-answer")];
+    if (base.includes("wrong") && stitched.includes("right")) repaired++;
+  }
+  assert.ok(repaired > 0, "a sample that noise spoils and the patch repairs");
+  assert.match(await text("#verdict"), /noise-reduction.*stitched/s);
+  await picture(page, "page-noise");
+});
+
+/** Whether the shown answer belongs to this sample: the page writes both in one go. */
+async function settled(sample) {
+  const pressed = await page.locator("bs-input .strip button").nth(sample).getAttribute("aria-pressed");
+  return pressed === "true" && (await page.evaluate(() => document.querySelector("bs-app").studio.settled));
+}
+
+test("the address brings the same picture back", async () => {
+  const [url, answer] = [page.url(), await text("#stitched-answer")];
+  assert.match(url, /noise=0\.3/);
+  const again = await openPage(browser);
+  await again.page.goto(url);
+  await again.page.locator("#stitched-answer strong").waitFor();
+  await eventually(() => again.page.locator("#stitched-answer").innerText(), (now) => now === answer, "the same answer");
+  await again.context.close();
+});
+
+test("a patch can be switched off and on by hand", async () => {
+  const choice = page.getByLabel("What if: noise-reduction");
+  await choice.selectOption("off");
+  await eventually(() => chosen("noise-reduction").count(), (n) => n === 0, "noise reduction to be left out");
+  await choice.selectOption("auto");
+  await chosen("noise-reduction").waitFor();
+});
+
+test("a low cost limit leaves dear patches out, and says so", async () => {
+  await slide("Limit", 0);
+  await eventually(() => chosen("noise-reduction").count(), (n) => n === 0, "noise reduction to be too dear");
+  assert.match(await text('tr[data-patch="noise-reduction"] .reason'), /limit|ms/i);
+  await slide("Limit", 60);
+  await chosen("noise-reduction").waitFor();
+});
+
+test("teaching counts examples, and training in the page brings a better own version", async () => {
+  await page.getByRole("button", { name: "Tilted" }).click();
+  await page.getByRole("button", { name: /Teach all/ }).click();
+  await eventually(() => text("#examples"), (now) => now.startsWith("40 "), "40 examples");
+  await page.getByRole("button", { name: "Train here" }).click();
+  await page.locator("bs-teach .report strong").waitFor();
+  assert.match(await text("bs-teach .report"), /right before, .* after/);
+  await picture(page, "page-trained");
+});
+
+test("what would be sent can be looked at before anybody agreed to it", async () => {
+  assert.equal(await page.locator("#consent").isChecked(), false);
+  assert.equal(await page.locator("#contribute").isDisabled(), true);
+  await page.locator("#show").click();
+  await page.locator("#frame").waitFor();
+  assert.match(await text("#frame .hex"), /^0000\s*42\s*53\s*43\s*31/);
+  await picture(page, "page-frame");
+  await page.getByRole("button", { name: "Close" }).click();
+});
+
+test("contributing takes a yes, and the privacy gauge moves", async () => {
+  assert.match(await text("#odds"), /Nothing was sent/);
+  await page.locator("#consent").check();
+  await page.getByText("Contributing is on").waitFor();
+  const sent = page.waitForRequest((request) => request.url().endsWith("/contributions"));
+  await page.locator("#contribute").click();
+  assert.equal((await sent).headers()["content-type"], "application/vnd.backstitch.contribution");
+  await eventually(() => text("#outcome"), (now) => now.startsWith("Sent."), "the contribution");
+  assert.match(await text("#odds"), /from 50 % to at most \d\d %/);
+  await page.getByText("What was sent, and when (1)").waitFor();
+  await picture(page, "page-contributed");
+});
+
+test("a second contribution to the same round says why not", async () => {
+  await page.locator("#contribute").click();
+  await eventually(() => text("#outcome"), (now) => now.startsWith("Nothing was sent."), "the reason");
+});
+
+test("a new version arrives without a reload", async () => {
+  await page.evaluate(() => (window.sameDocument = true));
+  const rung = '[data-patch="personal-style"] .rung.now';
+  const before = Number(await page.locator(rung).getAttribute("data-version"));
+  await completeRound(demo.page);
+  await eventually(() => page.locator(rung).getAttribute("data-version"), (now) => Number(now) > before, "the next version");
+  await page.locator("#arrivals strong").first().waitFor();
+  assert.equal(await page.evaluate(() => window.sameDocument), true);
+  await picture(page, "page-version");
+});
+
+test("pausing and forgetting work, and the ledger stays", async () => {
+  await page.getByRole("button", { name: "Pause contributing" }).click();
+  await page.getByText("Contributing is off").waitFor();
+  await page.getByRole("button", { name: "Forget me" }).click();
+  await page.getByRole("button", { name: "Delete" }).click();
+  await eventually(() => text("#examples"), (now) => now.startsWith("0 "), "no examples");
+  assert.match(await text("#odds"), /from 50 % to at most/);
+});
+
+test("the page works on a small screen and in the dark", async () => {
+  const phone = await openPage(browser, { viewport: { width: 390, height: 844 }, colorScheme: "dark" });
+  await phone.page.goto(`${demo.page}#sample=3&noise=0.3`);
+  await phone.page.locator("#stitched-answer strong").waitFor();
+  const [content, screen] = await phone.page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert.ok(content <= screen, `${content} px of content on ${screen} px`);
+  await picture(phone.page, "page-phone");
+  assert.deepEqual(phone.complaints, []);
+  await phone.context.close();
+});
+
+test("when the server goes away the page goes on and says so where it matters", async () => {
+  await context.setOffline(true);
+  await slide("Noise", 0.2);
+  await chosen("noise-reduction").waitFor();
+  await context.setOffline(false);
+});
+
+test("nothing broke the page's own policy", () => {
+  assert.deepEqual(complaints.filter((line) => !/ERR_INTERNET_DISCONNECTED/.test(line)), []);
+});
