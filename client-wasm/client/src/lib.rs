@@ -18,6 +18,7 @@ pub mod preprocessing;
 pub mod random;
 pub mod selection;
 pub mod session;
+pub mod training;
 
 #[cfg(test)]
 mod test_library;

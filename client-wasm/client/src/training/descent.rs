@@ -1,0 +1,141 @@
+//! Stochastic gradient descent over a device's examples, one step at a time, so that other work may go between.
+
+use std::sync::Arc;
+
+use backstitch_protocol::Problem;
+use backstitch_protocol::problem::Code;
+
+use super::trainer::{Activation, Trainer};
+use crate::random::SplitMix;
+
+/// How long to train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Passes over the examples.
+    pub epochs: usize,
+    /// Decides the order of the examples.
+    pub seed: u64,
+}
+
+/// A training in progress: w ← w − η·v with v ← μ·v + g (Polyak 1964), μ and η from the manifest.
+#[derive(Debug)]
+pub struct Descent {
+    trainer: Arc<Trainer>,
+    examples: Vec<Arc<Activation>>,
+    weights: Vec<Vec<f32>>,
+    velocity: Vec<Vec<f32>>,
+    order: Vec<usize>,
+    draws: SplitMix,
+    epochs: usize,
+    taken: usize,
+}
+
+impl Descent {
+    /// Starts from these weights. Fails with `nothing_to_contribute` where there is no example.
+    pub fn start(
+        trainer: Arc<Trainer>,
+        examples: Vec<Arc<Activation>>,
+        weights: Vec<Vec<f32>>,
+        pace: Pace,
+    ) -> Result<Self, Problem> {
+        if examples.is_empty() {
+            return Err(Problem::new(Code::NothingToContribute, "there is no example to train on")
+                .with_hint("teach a few examples first"));
+        }
+        let velocity = weights.iter().map(|w| vec![0.0; w.len()]).collect();
+        let order = (0..examples.len()).collect();
+        let draws = SplitMix::new(pace.seed);
+        Ok(Self {
+            trainer,
+            examples,
+            weights,
+            velocity,
+            order,
+            draws,
+            epochs: pace.epochs,
+            taken: 0,
+        })
+    }
+
+    /// Steps in all.
+    pub fn steps(&self) -> usize {
+        self.epochs * self.steps_per_epoch()
+    }
+
+    /// Steps that were taken.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// The epoch of the next step, from 0.
+    pub fn epoch(&self) -> usize {
+        self.taken / self.steps_per_epoch()
+    }
+
+    /// Takes one step and returns its loss; `None` when all are taken. Fails with `training_diverged` where a loss
+    /// or a weight is not finite.
+    pub fn step(&mut self) -> Result<Option<f32>, Problem> {
+        if self.taken >= self.steps() {
+            return Ok(None);
+        }
+        let place = self.taken % self.steps_per_epoch();
+        if place == 0 {
+            self.draws.shuffle(&mut self.order);
+        }
+        let start = place * self.batch();
+        let end = (start + self.batch()).min(self.order.len());
+        let loss = self.learn(start, end)?;
+        self.taken += 1;
+        let finite = loss.is_finite() && self.weights.iter().flatten().all(|w| w.is_finite());
+        match finite {
+            true => Ok(Some(loss)),
+            false => Err(Problem::new(
+                Code::TrainingDiverged,
+                format!("step {} has the loss {loss}", self.taken),
+            )
+            .with_hint("remove odd examples; the patch keeps its weights")),
+        }
+    }
+
+    /// The weights so far.
+    pub fn weights(&self) -> &[Vec<f32>] {
+        &self.weights
+    }
+
+    fn batch(&self) -> usize {
+        self.trainer.training.batch.max(1)
+    }
+
+    fn steps_per_epoch(&self) -> usize {
+        self.order.len().div_ceil(self.batch())
+    }
+
+    /// One step on the examples `start..end` of the order; in several runs where the program takes fewer at once.
+    fn learn(&mut self, start: usize, end: usize) -> Result<f32, Problem> {
+        let mut loss = 0.0;
+        let mut sums: Vec<Vec<f32>> = self.weights.iter().map(|w| vec![0.0; w.len()]).collect();
+        let count = (end - start) as f32;
+        for part in self.order[start..end].chunks(self.trainer.batch) {
+            let examples: Vec<&Activation> = part.iter().map(|i| &*self.examples[*i]).collect();
+            let (mean, gradients) = self.trainer.gradient(&examples, &self.weights)?;
+            let share = part.len() as f32 / count;
+            loss += mean * share;
+            for (sum, gradient) in sums.iter_mut().zip(&gradients) {
+                for (total, value) in sum.iter_mut().zip(gradient.f32s()?) {
+                    *total += share * value;
+                }
+            }
+        }
+        let rate = self.trainer.training.learning_rate;
+        let momentum = self.trainer.training.momentum.unwrap_or(0.0);
+        for ((weights, velocity), gradient) in
+            self.weights.iter_mut().zip(&mut self.velocity).zip(&sums)
+        {
+            for ((weight, speed), slope) in weights.iter_mut().zip(velocity).zip(gradient) {
+                *speed = momentum * *speed + slope;
+                *weight -= rate * *speed;
+            }
+        }
+        Ok(loss)
+    }
+}

@@ -1,0 +1,14 @@
+//! Trains patches on this device: the frozen part of the model runs once per example, the gradient graph of the rest
+//! runs per step, and plain stochastic gradient descent moves the weights.
+//!
+//! A [`Trainer`] holds compiled programs and no weights, so it serves every version of its patches and every device
+//! of one process. Given the seed, training is deterministic.
+
+mod descent;
+mod trainer;
+
+pub use descent::{Descent, Pace};
+pub use trainer::{Activation, Score, Trainer};
+
+#[cfg(test)]
+mod tests;

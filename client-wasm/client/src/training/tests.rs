@@ -1,0 +1,156 @@
+//! Training on the sample library: against the golden gradient, determinism, divergence, and what it is for.
+
+use std::sync::Arc;
+
+use backstitch_onnx::patch::Patch;
+use backstitch_protocol::problem::Code;
+use base64::Engine as _;
+
+use super::*;
+use crate::examples::{Example, Target};
+use crate::session::Session;
+use crate::test_library::{Fashion, Library, tiny};
+
+fn session(library: &Library, output: &str, patch: &Patch) -> Session {
+    let sites = patch.manifest().attachments.iter();
+    let sites =
+        sites.flat_map(|a| a.inputs.values().cloned().chain([a.site().to_owned()])).collect();
+    let input = library.primary.graph.inputs[0].name.clone();
+    Session::compile(library.primary.clone(), library.digest, &input, output, &sites).unwrap()
+}
+
+fn style() -> (Library, Arc<Trainer>) {
+    let library = Fashion::load();
+    let session = session(&library, "logits", &library.patches[2]);
+    let trainer = Trainer::compile(&session, &[&library.patches[2]]).unwrap();
+    (library, Arc::new(trainer))
+}
+
+fn tensor(value: &serde_json::Value) -> Vec<f32> {
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(value["base64"].as_str().unwrap())
+        .unwrap();
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+}
+
+fn golden() -> serde_json::Value {
+    let text = std::fs::read(Fashion::folder().join("golden/gradient.json")).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+fn golden_examples(trainer: &Trainer) -> Vec<Arc<Activation>> {
+    let golden = golden();
+    let targets = golden["target"].as_array().unwrap();
+    let images = tensor(&golden["image"]);
+    let example = |(i, values): (usize, &[f32])| Example {
+        id: i as u64,
+        shape: vec![1, 1, 28, 28],
+        values: values.to_vec(),
+        target: Target::Class(targets[i].as_u64().unwrap() as usize),
+    };
+    images
+        .chunks_exact(784)
+        .enumerate()
+        .map(|e| Arc::new(trainer.activate(&example(e)).unwrap()))
+        .collect()
+}
+
+#[test]
+fn a_short_batch_has_the_golden_gradient() {
+    let (_, trainer) = style();
+    let (golden, examples) = (golden(), golden_examples(&trainer));
+    let names: Vec<&str> = trainer.parameters.iter().map(|p| p.name.as_str()).collect();
+    let weights: Vec<Vec<f32>> = names.iter().map(|n| tensor(&golden["parameters"][n])).collect();
+    let batch: Vec<&Activation> = examples.iter().map(|e| &**e).collect();
+    assert!(batch.len() < trainer.batch);
+    let (loss, gradients) = trainer.gradient(&batch, &weights).unwrap();
+    assert!((f64::from(loss) - golden["loss"].as_f64().unwrap()).abs() < 1e-4, "{loss}");
+    assert!((trainer.score(&batch, &weights).unwrap().loss - f64::from(loss)).abs() < 1e-5);
+    for (name, gradient) in names.iter().zip(&gradients) {
+        let expected = golden["gradients"][name]["values"].as_array().unwrap();
+        for (got, want) in gradient.f32s().unwrap().iter().zip(expected) {
+            let want = want.as_f64().unwrap();
+            assert!(
+                (f64::from(*got) - want).abs() <= 1e-5 + 1e-4 * want.abs(),
+                "{name}: {got}, not {want}"
+            );
+        }
+    }
+}
+
+fn train(trainer: &Arc<Trainer>, patch: &Patch, seed: u64) -> (Vec<Vec<f32>>, Score, Score) {
+    let examples = golden_examples(trainer);
+    let all: Vec<&Activation> = examples.iter().map(|e| &**e).collect();
+    let start = trainer.weights_of(&[patch]).unwrap();
+    let before = trainer.score(&all, &start).unwrap();
+    let pace = Pace { epochs: 30, seed };
+    let mut descent = Descent::start(trainer.clone(), examples.clone(), start, pace).unwrap();
+    assert_eq!(descent.steps(), 30);
+    while descent.step().unwrap().is_some() {}
+    let weights = descent.weights().to_vec();
+    let after = trainer.score(&all, &weights).unwrap();
+    (weights, before, after)
+}
+
+#[test]
+fn training_learns_and_is_deterministic() {
+    let (library, trainer) = style();
+    let patch = &library.patches[2];
+    let (weights, before, after) = train(&trainer, patch, 1);
+    assert!(after.loss < 0.7 * before.loss, "{before:?} {after:?}");
+    assert_eq!(train(&trainer, patch, 1).0, weights);
+    let trained = trainer.apply(patch, &weights).unwrap();
+    assert_eq!(trainer.weights_of(&[&trained]).unwrap(), weights);
+    assert_ne!(trained.weights_digest(), patch.weights_digest());
+}
+
+#[test]
+fn a_fixed_batch_of_one_trains_too_with_other_losses() {
+    let library = tiny();
+    let patch = library.patches.iter().find(|p| p.manifest().name == "two-places").unwrap();
+    let session = session(&library, "out", patch);
+    let trainer = Arc::new(Trainer::compile(&session, &[patch]).unwrap());
+    let example = |id: u64, value: f32| {
+        let target = Target::Values(vec![0.5; 4]);
+        trainer
+            .activate(&Example { id, shape: vec![1, 4], values: vec![value; 4], target })
+            .unwrap()
+    };
+    let examples = vec![Arc::new(example(0, 0.3)), Arc::new(example(1, -0.2))];
+    let all: Vec<&Activation> = examples.iter().map(|e| &**e).collect();
+    let start = trainer.weights_of(&[patch]).unwrap();
+    let before = trainer.score(&all, &start).unwrap();
+    let mut descent =
+        Descent::start(trainer.clone(), examples.clone(), start, Pace { epochs: 20, seed: 0 })
+            .unwrap();
+    while descent.step().unwrap().is_some() {}
+    assert!(trainer.score(&all, descent.weights()).unwrap().loss < before.loss);
+}
+
+#[test]
+fn divergence_bad_targets_and_no_examples_are_typed() {
+    let (library, trainer) = style();
+    let examples = golden_examples(&trainer);
+    let mut weights = trainer.weights_of(&[&library.patches[2]]).unwrap();
+    let pace = Pace { epochs: 1, seed: 0 };
+    let none = Descent::start(trainer.clone(), vec![], weights.clone(), pace).unwrap_err();
+    assert!(none.is(Code::NothingToContribute));
+    weights[1].fill(f32::MAX);
+    let mut descent = Descent::start(trainer.clone(), examples, weights, pace).unwrap();
+    assert!(descent.step().unwrap_err().is(Code::TrainingDiverged));
+    let example =
+        |target| Example { id: 0, shape: vec![1, 1, 28, 28], values: vec![0.0; 784], target };
+    for target in [Target::Class(10), Target::Values(vec![0.0; 10])] {
+        assert!(trainer.activate(&example(target)).unwrap_err().is(Code::InputInvalid));
+    }
+}
+
+#[test]
+fn the_best_class_is_the_first_of_equals() {
+    assert_eq!(argmax_of(&[1.0, 3.0, 3.0]), Some(1));
+    assert_eq!(argmax_of(&[]), None);
+}
+
+fn argmax_of(values: &[f32]) -> Option<usize> {
+    trainer::argmax(values)
+}

@@ -1,0 +1,417 @@
+//! The compiled parts of training: frozen prefix, gradient step, evaluation.
+
+use std::collections::BTreeMap;
+
+use backstitch_onnx::autodiff::{Loss, Objective, differentiate};
+use backstitch_onnx::cut::split_frozen_for;
+use backstitch_onnx::engine::infer;
+use backstitch_onnx::patch::{Patch, Training};
+use backstitch_onnx::stitch::stitch;
+use backstitch_onnx::{DType, Dim, Dims, Model, Program, Shapes, Tensor, Value};
+use backstitch_protocol::Problem;
+use backstitch_protocol::problem::Code;
+use serde::Serialize;
+
+use crate::examples::{Example, Target};
+use crate::session::Session;
+
+/// Most examples in one step, whatever a manifest says.
+const MAX_BATCH: usize = 256;
+
+/// What the gradient graph reads of one example: the frozen tensors at the border to the trainable part.
+#[derive(Clone, Debug)]
+pub struct Activation {
+    tensors: Vec<Tensor>,
+    target: Target,
+}
+
+/// How good weights are on some examples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Score {
+    /// The mean loss.
+    pub loss: f64,
+    /// The share of right answers; for targets that are no classes, 0.
+    pub accuracy: f64,
+    /// Examples.
+    pub n: usize,
+}
+
+/// Everything compiled that training a set of patches needs.
+#[derive(Debug)]
+pub struct Trainer {
+    pub(super) training: Training,
+    pub(super) parameters: Vec<Parameter>,
+    pub(super) batch: usize,
+    loss: Loss,
+    prefix: Option<Program>,
+    /// What the trainable part reads besides weights and target, with the shape of one example.
+    border: Vec<Border>,
+    /// Inputs: border, target, weights. Outputs: loss, gradients.
+    step: Program,
+    /// Inputs: border, weights. Output: the answer.
+    answer: Program,
+    answer_shape: Vec<usize>,
+}
+
+/// A trainable tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Parameter {
+    pub(super) patch: String,
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Border {
+    name: String,
+    shape: Vec<usize>,
+    /// Whether the first dimension counts examples.
+    batched: bool,
+}
+
+impl Trainer {
+    /// Stitches the patches into the primary, differentiates what depends on their trainable tensors, and compiles.
+    /// The first patch's manifest says how to train.
+    ///
+    /// Fails where no patch can be trained, or a gradient is missing; see `backstitch_onnx::patch::check_training`.
+    pub fn compile(session: &Session, patches: &[&Patch]) -> Result<Self, Problem> {
+        let training =
+            patches.iter().find_map(|p| p.manifest().training.clone()).ok_or_else(|| {
+                Problem::new(
+                    Code::NothingToContribute,
+                    "the patch's manifest does not say how to train it",
+                )
+            })?;
+        let declared =
+            session.model().graph.inputs.first().and_then(|info| info.shape.as_ref()?.first());
+        // A primary with a fixed batch trains example by example.
+        let batch = match declared {
+            Some(Dim::Fixed(_)) => 1,
+            _ => training.batch.clamp(1, MAX_BATCH),
+        };
+        Self::compile_for(session, patches, training, batch)
+    }
+
+    fn compile_for(
+        session: &Session,
+        patches: &[&Patch],
+        training: Training,
+        batch: usize,
+    ) -> Result<Self, Problem> {
+        let loss: Loss = training.loss.parse()?;
+        let parameters = parameters(patches);
+        let names: Vec<String> = parameters.iter().map(Parameter::stitched).collect();
+        let trainable: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (input, shape) = session.input();
+        let output = session.output().0;
+        let whole = stitch(session.model(), patches)?.extract(&[input], &[output])?;
+        let one = infer(&whole, &Dims::from([(input.to_owned(), shape.to_vec())]))?;
+        let mut many_shape = shape.to_vec();
+        if let Some(first) = many_shape.first_mut() {
+            *first = batch;
+        }
+        let many = infer(&whole, &Dims::from([(input.to_owned(), many_shape)]))?;
+        // Both parts declare the shapes that they are split for.
+        let (prefix, mut answer) = split_frozen_for(&whole, &trainable, &one)?;
+        let (_, suffix) = split_frozen_for(&whole, &trainable, &many)?;
+        let border = border(&suffix, &one, &many, batch)?;
+        let prefix = prefix.map(|p| Program::compile(&p, &dims_of(&p, &one))).transpose()?;
+        let objective = Objective { loss, output, trainable: &trainable };
+        let gradient = differentiate(&suffix, &objective, &dims_of(&suffix, &many))?;
+        let mut gradient_dims = dims_of(&gradient, &many);
+        gradient_dims
+            .extend(target_dims(loss, output, &many).map(|dims| ("target".to_owned(), dims)));
+        answer.graph.promote(&trainable)?;
+        Ok(Self {
+            training,
+            parameters,
+            batch,
+            loss,
+            prefix,
+            border,
+            step: Program::compile(&gradient, &gradient_dims)?,
+            answer: Program::compile(&answer, &dims_of(&answer, &one))?,
+            answer_shape: session.output().1.to_vec(),
+        })
+    }
+
+    /// How the first patch's manifest wants it trained.
+    pub fn training(&self) -> &Training {
+        &self.training
+    }
+
+    /// Trainable numbers in all.
+    pub fn parameter_count(&self) -> usize {
+        self.parameters.iter().map(Parameter::len).sum()
+    }
+
+    /// Runs the frozen part on one example. Its result serves every later step and version.
+    pub fn activate(&self, example: &Example) -> Result<Activation, Problem> {
+        self.check_target(&example.target)?;
+        let value = Value::f32(&example.shape, &example.values)?;
+        let made: BTreeMap<String, Value> = match &self.prefix {
+            Some(prefix) => {
+                let outputs = prefix.run_ordered(std::slice::from_ref(&value))?;
+                prefix.output_names().map(str::to_owned).zip(outputs).collect()
+            }
+            None => BTreeMap::new(),
+        };
+        // What the frozen part does not make is the model's input itself.
+        let tensors = self.border.iter().map(|b| made.get(&b.name).unwrap_or(&value).to_tensor());
+        let tensors = tensors.collect::<backstitch_onnx::Result<Vec<_>>>()?;
+        Ok(Activation { tensors, target: example.target.clone() })
+    }
+
+    /// Loss and gradients of a batch of at most [`Trainer::batch`] examples, averaged over them.
+    pub(super) fn gradient(
+        &self,
+        examples: &[&Activation],
+        weights: &[Vec<f32>],
+    ) -> Result<(f32, Vec<Value>), Problem> {
+        let mut fed = Vec::with_capacity(self.border.len() + 1 + weights.len());
+        for (index, border) in self.border.iter().enumerate() {
+            fed.push(self.stack(examples, index, border)?);
+        }
+        fed.extend(self.targets(examples)?);
+        for (parameter, values) in self.parameters.iter().zip(weights) {
+            fed.push(Value::f32(&parameter.shape, values)?);
+        }
+        let mut outputs = self.step.run_ordered(&fed)?.into_iter();
+        let loss = outputs.next().map(|l| l.f32s().map(|v| v[0])).transpose()?.unwrap_or(f32::NAN);
+        Ok((loss, outputs.collect()))
+    }
+
+    /// How good these weights are on these examples.
+    pub fn score(&self, examples: &[&Activation], weights: &[Vec<f32>]) -> Result<Score, Problem> {
+        let mut values = Vec::with_capacity(weights.len());
+        for (parameter, numbers) in self.parameters.iter().zip(weights) {
+            values.push(Value::f32(&parameter.shape, numbers)?);
+        }
+        let (mut loss, mut right) = (0.0, 0usize);
+        for example in examples {
+            let mut fed: Vec<Value> = example
+                .tensors
+                .iter()
+                .map(Value::try_from)
+                .collect::<backstitch_onnx::Result<_>>()?;
+            fed.extend(values.iter().cloned());
+            let answer = self.answer.run_ordered(&fed)?;
+            let answer = answer.first().map(Value::f32s).transpose()?.unwrap_or_default();
+            loss += loss_of(self.loss, answer, &example.target);
+            right += usize::from(
+                matches!(example.target, Target::Class(c) if argmax(answer) == Some(c)),
+            );
+        }
+        let n = examples.len();
+        let mean = |sum: f64| if n == 0 { 0.0 } else { sum / n as f64 };
+        Ok(Score { loss: mean(loss), accuracy: mean(right as f64), n })
+    }
+
+    /// The patches' current trainable tensors, in parameter order.
+    pub fn weights_of(&self, patches: &[&Patch]) -> Result<Vec<Vec<f32>>, Problem> {
+        let by_patch: BTreeMap<&str, BTreeMap<String, Tensor>> =
+            patches.iter().map(|p| (p.manifest().name.as_str(), p.weights())).collect();
+        self.parameters
+            .iter()
+            .map(|p| {
+                let tensor =
+                    by_patch.get(p.patch.as_str()).and_then(|weights| weights.get(&p.name));
+                let tensor = tensor.filter(|t| t.shape() == p.shape).ok_or_else(|| {
+                    Problem::new(
+                        Code::VersionStale,
+                        format!("{} has another shape now", p.stitched()),
+                    )
+                })?;
+                Ok(tensor.values::<f32>()?)
+            })
+            .collect()
+    }
+
+    /// The patch with those of these weights that are its own.
+    pub fn apply(&self, patch: &Patch, weights: &[Vec<f32>]) -> Result<Patch, Problem> {
+        let own =
+            self.parameters.iter().zip(weights).filter(|(p, _)| p.patch == patch.manifest().name);
+        let tensors =
+            own.map(|(p, values)| Ok((p.name.clone(), Tensor::new(p.shape.clone(), values)?)));
+        Ok(patch.with_weights(tensors.collect::<backstitch_onnx::Result<_>>()?)?)
+    }
+
+    fn stack(
+        &self,
+        examples: &[&Activation],
+        index: usize,
+        border: &Border,
+    ) -> Result<Value, Problem> {
+        let first = &examples[0].tensors[index];
+        if !border.batched {
+            return Ok(Value::try_from(first)?);
+        }
+        let mut shape = border.shape.clone();
+        let mut bytes = Vec::with_capacity(first.bytes().len() * self.batch);
+        for row in 0..self.batch {
+            // A short batch is filled up; the targets say which rows count.
+            bytes.extend_from_slice(examples[row % examples.len()].tensors[index].bytes());
+        }
+        if let Some(rows) = shape.first_mut() {
+            *rows = self.batch;
+        }
+        Ok(Value::try_from(&Tensor::from_bytes(first.dtype(), shape, bytes)?)?)
+    }
+
+    fn targets(&self, examples: &[&Activation]) -> Result<Option<Value>, Problem> {
+        Ok(match self.loss {
+            Loss::Entropy => None,
+            Loss::SoftmaxCrossEntropy => {
+                // An id of −1 is left out of the mean.
+                let class = |row: usize| match examples.get(row).map(|e| &e.target) {
+                    Some(Target::Class(class)) => *class as i64,
+                    _ => -1,
+                };
+                let classes: Vec<i64> = (0..self.batch).map(class).collect();
+                Some(Value::i64(&[self.batch], &classes)?)
+            }
+            Loss::SigmoidCrossEntropy | Loss::MeanSquaredError => {
+                let mut values = Vec::new();
+                for row in 0..self.batch {
+                    if let Target::Values(target) = &examples[row % examples.len()].target {
+                        values.extend_from_slice(target);
+                    }
+                }
+                let mut shape = self.answer_shape.clone();
+                if let Some(rows) = shape.first_mut() {
+                    *rows = self.batch;
+                }
+                Some(Value::f32(&shape, &values)?)
+            }
+        })
+    }
+
+    fn check_target(&self, target: &Target) -> Result<(), Problem> {
+        let count: usize = self.answer_shape.iter().product();
+        let fits = match (self.loss, target) {
+            (Loss::Entropy, _) => true,
+            (Loss::SoftmaxCrossEntropy, Target::Class(class)) => *class < count,
+            (Loss::SigmoidCrossEntropy | Loss::MeanSquaredError, Target::Values(v)) => {
+                v.len() == count
+            }
+            _ => false,
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(Problem::new(
+                Code::InputInvalid,
+                format!(
+                    "the target {target:?} does not fit {} over {count} numbers",
+                    self.loss.as_str()
+                ),
+            )),
+        }
+    }
+}
+
+impl Parameter {
+    /// Its name in the stitched model.
+    fn stitched(&self) -> String {
+        format!("{}/{}", self.patch, self.name)
+    }
+
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Trainable tensors in the order that client and server share: patches as given, names in byte order.
+fn parameters(patches: &[&Patch]) -> Vec<Parameter> {
+    let of = |patch: &&Patch| {
+        let name = patch.manifest().name.clone();
+        let one = move |(tensor, value): (String, Tensor)| Parameter {
+            patch: name.clone(),
+            name: tensor,
+            shape: value.shape().to_vec(),
+        };
+        patch.weights().into_iter().map(one).collect::<Vec<_>>()
+    };
+    patches.iter().flat_map(of).collect()
+}
+
+fn border(
+    suffix: &Model,
+    one: &Shapes,
+    many: &Shapes,
+    batch: usize,
+) -> Result<Vec<Border>, Problem> {
+    let read = |info: &backstitch_onnx::ValueInfo| {
+        let shape = |shapes: &Shapes| shapes.get(&info.name).map(|(_, shape)| shape.clone());
+        let (Some(single), Some(several)) = (shape(one), shape(many)) else {
+            return Err(Problem::new(
+                Code::Internal,
+                format!("the shape of `{}` is not known", info.name),
+            ));
+        };
+        let mut stacked = single.clone();
+        if let Some(rows) = stacked.first_mut() {
+            *rows = batch;
+        }
+        let batched = single.first() == Some(&1) && stacked == several;
+        match batched || single == several {
+            true => Ok(Border { name: info.name.clone(), shape: single, batched }),
+            false => Err(Problem::new(
+                Code::Internal,
+                format!("`{}` grows from {single:?} to {several:?} with the batch", info.name),
+            )),
+        }
+    };
+    suffix.graph.inputs.iter().map(read).collect()
+}
+
+fn dims_of(model: &Model, shapes: &Shapes) -> Dims {
+    let known = |name: &String| shapes.get(name).map(|(_, shape)| (name.clone(), shape.clone()));
+    model.graph.inputs.iter().filter_map(|info| known(&info.name)).collect()
+}
+
+fn target_dims(loss: Loss, output: &str, many: &Shapes) -> Option<Vec<usize>> {
+    let (dtype, shape) = many.get(output)?;
+    match loss {
+        Loss::Entropy => None,
+        Loss::SoftmaxCrossEntropy => shape.first().map(|rows| vec![*rows]),
+        _ if *dtype == DType::F32 => Some(shape.clone()),
+        _ => None,
+    }
+}
+
+/// Index of the largest number; of the first where several are equal.
+pub(crate) fn argmax(values: &[f32]) -> Option<usize> {
+    values
+        .iter()
+        .enumerate()
+        .fold(None, |best: Option<(usize, f32)>, (i, v)| match best {
+            Some((_, top)) if *v <= top || v.is_nan() => best,
+            _ => Some((i, *v)),
+        })
+        .map(|(i, _)| i)
+}
+
+/// The loss of one example, in f64; the same as the gradient graph's.
+fn loss_of(loss: Loss, answer: &[f32], target: &Target) -> f64 {
+    let numbers = || answer.iter().map(|v| f64::from(*v));
+    let top = numbers().fold(f64::NEG_INFINITY, f64::max);
+    let normaliser = top + numbers().map(|v| (v - top).exp()).sum::<f64>().ln();
+    let count = answer.len().max(1) as f64;
+    match (loss, target) {
+        (Loss::SoftmaxCrossEntropy, Target::Class(class)) => {
+            normaliser - answer.get(*class).map_or(f64::NAN, |v| f64::from(*v))
+        }
+        (Loss::Entropy, _) => {
+            -numbers().map(|v| (v - normaliser).exp() * (v - normaliser)).sum::<f64>()
+        }
+        (Loss::SigmoidCrossEntropy, Target::Values(wanted)) => {
+            let one =
+                |(v, t): (f64, &f32)| v.max(0.0) - v * f64::from(*t) + (-v.abs()).exp().ln_1p();
+            numbers().zip(wanted).map(one).sum::<f64>() / count
+        }
+        (_, Target::Values(wanted)) => {
+            numbers().zip(wanted).map(|(v, t)| (v - f64::from(*t)).powi(2)).sum::<f64>() / count
+        }
+        _ => f64::NAN,
+    }
+}
