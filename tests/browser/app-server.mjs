@@ -25,6 +25,8 @@ export async function serveApp(folders, upstream) {
   const faults = { corrupt: false, policy: STRICT };
   const server = createServer((from, to) => {
     const { pathname } = new URL(from.url, "http://app");
+    // Browsers ask for it by themselves.
+    if (pathname === "/favicon.ico") return to.writeHead(204).end();
     if (pathname.startsWith("/v1/")) return pass(from, to, upstream, faults);
     return file(pathname, folders, to, faults);
   }).listen(0, "127.0.0.1");
@@ -41,15 +43,19 @@ export async function serveApp(folders, upstream) {
 }
 
 function pass(from, to, upstream, faults) {
-  const onward = request(new URL(from.url, upstream), { method: from.method, headers: from.headers }, (answer) => {
-    to.writeHead(answer.statusCode, answer.headers);
-    if (!faults.corrupt || !from.url.startsWith("/v1/blobs/")) return answer.pipe(to);
-    answer.once("data", (chunk) => {
-      chunk[chunk.length >> 1] ^= 1;
-      to.write(chunk);
-      answer.pipe(to);
-    });
-  });
+  const onward = request(
+    new URL(from.url, upstream),
+    { method: from.method, headers: from.headers },
+    (answer) => {
+      to.writeHead(answer.statusCode, answer.headers);
+      if (!faults.corrupt || !from.url.startsWith("/v1/blobs/")) return answer.pipe(to);
+      answer.once("data", (chunk) => {
+        chunk[chunk.length >> 1] ^= 1;
+        to.write(chunk);
+        answer.pipe(to);
+      });
+    },
+  );
   onward.on("error", () => to.destroy());
   to.on("close", () => onward.destroy());
   from.pipe(onward);
@@ -61,7 +67,8 @@ async function file(pathname, folders, to, faults) {
   const path = prefix && join(folders[prefix], inside);
   const found = path && (await stat(path).catch(() => null));
   const policy = { "content-security-policy": faults.policy };
-  if (!found?.isFile()) return to.writeHead(404, { "content-type": "text/html", ...policy }).end("<h1>Not found</h1>");
+  if (!found?.isFile())
+    return to.writeHead(404, { "content-type": "text/html", ...policy }).end("<h1>Not found</h1>");
   to.writeHead(200, { "content-type": TYPES[extname(path)] ?? "application/octet-stream", ...policy });
   createReadStream(path).pipe(to);
 }

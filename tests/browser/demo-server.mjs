@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { once } from "node:events";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
-const PROGRAM = process.env.BACKSTITCH ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/backstitch");
+const PROGRAM =
+  process.env.BACKSTITCH ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "debug/backstitch");
 const START_MS = 60_000;
 
 /** Two neighbouring ports that nothing listens on now; the demo picks others by itself should that change. */
@@ -24,11 +25,16 @@ async function freePort() {
 /** Starts the demo; `page`, `console` (with its token) and `stop()`. */
 export async function startDemo(...args) {
   const port = await freePort();
-  const child = spawn(PROGRAM, ["demo", "--port", String(port), ...args], { stdio: ["ignore", "pipe", "pipe"] });
+  const child = spawn(PROGRAM, ["demo", "--port", String(port), ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   let [out, err] = ["", ""];
   child.stderr.on("data", (data) => (err += data));
   const urls = await new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(`the demo did not start in ${START_MS} ms: ${out}${err}`)), START_MS);
+    const timer = setTimeout(
+      () => reject(new Error(`the demo did not start in ${START_MS} ms: ${out}${err}`)),
+      START_MS,
+    );
     child.once("error", reject);
     child.once("exit", (code) => reject(new Error(`the demo ended with ${code}: ${out}${err}`)));
     child.stdout.on("data", (data) => {

@@ -62,7 +62,8 @@ test("five lines give a first result, built by Vite, under a strict policy", asy
   assert.equal(outcome.output.length, 10);
   assert.match(outcome.version, /^bs1-[0-9a-f]{20}$/);
   assert.equal(outcome.candidates.length, 3);
-  for (const candidate of outcome.candidates) assert.ok(candidate.reason.length > 10, JSON.stringify(candidate));
+  for (const candidate of outcome.candidates)
+    assert.ok(candidate.reason.length > 10, JSON.stringify(candidate));
   assert.ok(outcome.cost.total_ms > 0);
   assert.deepEqual(outcome.shapes, Array(4).fill([1, 10]));
   // Nobody agreed to contribute, so nothing was sent, and the reason is there.
@@ -81,7 +82,9 @@ test("the package imports in Node, touches nothing, and says where it runs", asy
     import { open, PatchError } from "@backstitch/client";
     const error = await open("https://host/v1/libraries/fashion").catch((thrown) => thrown);
     console.log(JSON.stringify({ typed: error instanceof PatchError, code: error.code, hint: error.hint }));`;
-  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script], { cwd: folder });
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script], {
+    cwd: folder,
+  });
   assert.deepEqual({ ...JSON.parse(stdout), hint: "" }, { typed: true, code: "unsupported", hint: "" });
 });
 

@@ -33,7 +33,10 @@ test("the page answers within seconds, on its own samples", async () => {
 
 test("nothing leaves the page's own origin", async () => {
   const foreign = await page.evaluate(() =>
-    performance.getEntriesByType("resource").filter(({ name }) => !name.startsWith(location.origin)).map(({ name }) => name),
+    performance
+      .getEntriesByType("resource")
+      .filter(({ name }) => !name.startsWith(location.origin))
+      .map(({ name }) => name),
   );
   assert.deepEqual(foreign, []);
 });
@@ -45,7 +48,11 @@ test("noise makes the base model wrong, and the stitched model right", async () 
   let repaired = 0;
   for (let sample = 0; sample < 20 && repaired === 0; sample++) {
     await page.locator("bs-input .strip button").nth(sample).click();
-    await eventually(() => settled(sample), (done) => done, "the answer");
+    await eventually(
+      () => settled(sample),
+      (done) => done,
+      "the answer",
+    );
     const [base, stitched] = [await text("#base-answer"), await text("#stitched-answer")];
     if (base.includes("wrong") && stitched.includes("right")) repaired++;
   }
@@ -66,21 +73,33 @@ test("the address brings the same picture back", async () => {
   const again = await openPage(browser);
   await again.page.goto(url);
   await again.page.locator("#stitched-answer strong").waitFor();
-  await eventually(() => again.page.locator("#stitched-answer").innerText(), (now) => now === answer, "the same answer");
+  await eventually(
+    () => again.page.locator("#stitched-answer").innerText(),
+    (now) => now === answer,
+    "the same answer",
+  );
   await again.context.close();
 });
 
 test("a patch can be switched off and on by hand", async () => {
   const choice = page.getByLabel("What if: noise-reduction");
   await choice.selectOption("off");
-  await eventually(() => chosen("noise-reduction").count(), (n) => n === 0, "noise reduction to be left out");
+  await eventually(
+    () => chosen("noise-reduction").count(),
+    (n) => n === 0,
+    "noise reduction to be left out",
+  );
   await choice.selectOption("auto");
   await chosen("noise-reduction").waitFor();
 });
 
 test("a low cost limit leaves dear patches out, and says so", async () => {
   await slide("Limit", 0);
-  await eventually(() => chosen("noise-reduction").count(), (n) => n === 0, "noise reduction to be too dear");
+  await eventually(
+    () => chosen("noise-reduction").count(),
+    (n) => n === 0,
+    "noise reduction to be too dear",
+  );
   assert.match(await text('tr[data-patch="noise-reduction"] .reason'), /limit|ms/i);
   await slide("Limit", 60);
   await chosen("noise-reduction").waitFor();
@@ -89,7 +108,11 @@ test("a low cost limit leaves dear patches out, and says so", async () => {
 test("teaching counts examples, and training in the page brings a better own version", async () => {
   await page.getByRole("button", { name: "Tilted" }).click();
   await page.getByRole("button", { name: /Teach all/ }).click();
-  await eventually(() => text("#examples"), (now) => now.startsWith("40 "), "40 examples");
+  await eventually(
+    () => text("#examples"),
+    (now) => now.startsWith("40 "),
+    "40 examples",
+  );
   await page.getByRole("button", { name: "Train here" }).click();
   await page.locator("bs-teach .report strong").waitFor();
   assert.match(await text("bs-teach .report"), /right before, .* after/);
@@ -113,7 +136,11 @@ test("contributing takes a yes, and the privacy gauge moves", async () => {
   const sent = page.waitForRequest((request) => request.url().endsWith("/contributions"));
   await page.locator("#contribute").click();
   assert.equal((await sent).headers()["content-type"], "application/vnd.backstitch.contribution");
-  await eventually(() => text("#outcome"), (now) => now.startsWith("Sent."), "the contribution");
+  await eventually(
+    () => text("#outcome"),
+    (now) => now.startsWith("Sent."),
+    "the contribution",
+  );
   assert.match(await text("#odds"), /from 50 % to at most \d\d %/);
   await page.getByText("What was sent, and when (1)").waitFor();
   await picture(page, "page-contributed");
@@ -121,7 +148,11 @@ test("contributing takes a yes, and the privacy gauge moves", async () => {
 
 test("a second contribution to the same round says why not", async () => {
   await page.locator("#contribute").click();
-  await eventually(() => text("#outcome"), (now) => now.startsWith("Nothing was sent."), "the reason");
+  await eventually(
+    () => text("#outcome"),
+    (now) => now.startsWith("Nothing was sent."),
+    "the reason",
+  );
 });
 
 test("a new version arrives without a reload", async () => {
@@ -129,7 +160,11 @@ test("a new version arrives without a reload", async () => {
   const rung = '[data-patch="personal-style"] .rung.now';
   const before = Number(await page.locator(rung).getAttribute("data-version"));
   await completeRound(demo.page);
-  await eventually(() => page.locator(rung).getAttribute("data-version"), (now) => Number(now) > before, "the next version");
+  await eventually(
+    () => page.locator(rung).getAttribute("data-version"),
+    (now) => Number(now) > before,
+    "the next version",
+  );
   await page.locator("#arrivals strong").first().waitFor();
   assert.equal(await page.evaluate(() => window.sameDocument), true);
   await picture(page, "page-version");
@@ -140,7 +175,11 @@ test("pausing and forgetting work, and the ledger stays", async () => {
   await page.getByText("Contributing is off").waitFor();
   await page.getByRole("button", { name: "Forget me" }).click();
   await page.getByRole("button", { name: "Delete" }).click();
-  await eventually(() => text("#examples"), (now) => now.startsWith("0 "), "no examples");
+  await eventually(
+    () => text("#examples"),
+    (now) => now.startsWith("0 "),
+    "no examples",
+  );
   assert.match(await text("#odds"), /from 50 % to at most/);
 });
 
@@ -148,7 +187,10 @@ test("the page works on a small screen and in the dark", async () => {
   const phone = await openPage(browser, { viewport: { width: 390, height: 844 }, colorScheme: "dark" });
   await phone.page.goto(`${demo.page}#sample=3&noise=0.3`);
   await phone.page.locator("#stitched-answer strong").waitFor();
-  const [content, screen] = await phone.page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  const [content, screen] = await phone.page.evaluate(() => [
+    document.documentElement.scrollWidth,
+    innerWidth,
+  ]);
   assert.ok(content <= screen, `${content} px of content on ${screen} px`);
   await picture(phone.page, "page-phone");
   assert.deepEqual(phone.complaints, []);
@@ -163,5 +205,8 @@ test("when the server goes away the page goes on and says so where it matters", 
 });
 
 test("nothing broke the page's own policy", () => {
-  assert.deepEqual(complaints.filter((line) => !/ERR_INTERNET_DISCONNECTED/.test(line)), []);
+  assert.deepEqual(
+    complaints.filter((line) => !/ERR_INTERNET_DISCONNECTED/.test(line)),
+    [],
+  );
 });

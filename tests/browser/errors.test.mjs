@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
 import { serveApp, STRICT } from "./app-server.mjs";
-import { openPage, startBrowser } from "./browser.mjs";
+import { eventually, openPage, startBrowser } from "./browser.mjs";
 import { startDemo } from "./demo-server.mjs";
 
 const DIST = new URL("../../web/packages/client/dist/", import.meta.url).pathname;
@@ -82,7 +82,10 @@ test("a policy that forbids wasm", async () => {
 });
 
 test("a policy that forbids workers, and a worker that is not there", async () => {
-  assert.match((await fails("worker_failed", (open, library) => open(library, { workerUrl: "/no.js" }))).hint, /workerUrl/);
+  assert.match(
+    (await fails("worker_failed", (open, library) => open(library, { workerUrl: "/no.js" }))).hint,
+    /workerUrl/,
+  );
   app.faults.policy = STRICT.replace("worker-src 'self'", "worker-src 'none'");
   await page.reload();
   assert.match((await fails("worker_failed", (open, library) => open(library))).hint, /worker-src/);
@@ -90,10 +93,13 @@ test("a policy that forbids workers, and a worker that is not there", async () =
 
 test("inputs that are none", async () => {
   const run = async (input) => {
-    await fails("input_invalid", `async (open, library) => {
+    await fails(
+      "input_invalid",
+      `async (open, library) => {
       const model = await open(library);
       try { await model.run(${input}); } finally { await model.close(); }
-    }`);
+    }`,
+    );
   };
   await run(`"a red coat"`);
   await run(`{ data: new Float32Array(783), shape: [1, 1, 28, 28] }`);
@@ -116,15 +122,32 @@ test("a patch that the library does not have", async () => {
 test("a cancelled open leaves no worker", async () => {
   const error = await fails("aborted", (open, library) => open(library, { signal: AbortSignal.timeout(1) }));
   assert.equal(error.name, "AbortError");
-  assert.equal(page.workers().length, 0);
+  await eventually(
+    () => page.workers().length,
+    (n) => n === 0,
+    "the workers to end",
+  );
 });
 
 test("every call can be cancelled, and the model goes on", async () => {
   const input = `{ data: new Float32Array(784), shape: [1, 1, 28, 28] }`;
-  const calls = ["run(input, { signal })", "learn(input, 1, { signal })", "train({ signal })", "preview({ signal })"];
-  calls.push("contribute({ signal })", "consent(false, { signal })", "examples({ signal })", "refresh({ signal })", "forget({ signal })");
+  const calls = [
+    "run(input, { signal })",
+    "learn(input, 1, { signal })",
+    "train({ signal })",
+    "preview({ signal })",
+  ];
+  calls.push(
+    "contribute({ signal })",
+    "consent(false, { signal })",
+    "examples({ signal })",
+    "refresh({ signal })",
+    "forget({ signal })",
+  );
   for (const call of calls)
-    await fails("aborted", `async (open, library) => {
+    await fails(
+      "aborted",
+      `async (open, library) => {
       const model = await open(library);
       const input = ${input};
       const abort = new AbortController();
@@ -135,7 +158,8 @@ test("every call can be cancelled, and the model goes on", async () => {
         if ((await model.run(input)).output.length !== 10) throw new Error("the model is broken");
         await model.close();
       }
-    }`);
+    }`,
+    );
 });
 
 test("a closed model says so, and its worker is gone", async () => {
@@ -144,7 +168,11 @@ test("a closed model says so, and its worker is gone", async () => {
     await model.close();
     await model.run({ data: new Float32Array(784), shape: [1, 1, 28, 28] });
   });
-  assert.equal(page.workers().length, 0);
+  await eventually(
+    () => page.workers().length,
+    (n) => n === 0,
+    "the workers to end",
+  );
 });
 
 test("calls may overlap as they like", async () => {
@@ -152,7 +180,13 @@ test("calls may overlap as they like", async () => {
     const { open } = await import("/client/index.js");
     const model = await open("/v1/libraries/fashion");
     const input = { data: new Float32Array(784).fill(0.5), shape: [1, 1, 28, 28] };
-    const [a, , b, , c] = await Promise.all([model.run(input), model.learn(input, 2), model.run(input), model.examples(), model.run(input)]);
+    const [a, , b, , c] = await Promise.all([
+      model.run(input),
+      model.learn(input, 2),
+      model.run(input),
+      model.examples(),
+      model.run(input),
+    ]);
     await model.close();
     return [a, b, c].map(({ output }) => output.join());
   });

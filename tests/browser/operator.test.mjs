@@ -17,7 +17,8 @@ after(async () => {
   await demo?.stop();
 });
 
-const champion = () => page.locator('tbody[data-patch="personal-style"] tr.champion').getAttribute("data-version");
+const champion = () =>
+  page.locator('tbody[data-patch="personal-style"] tr.champion').getAttribute("data-version");
 
 async function giveReason(text) {
   await page.locator("dialog[open] textarea").fill(text);
@@ -38,7 +39,10 @@ test("rounds move and the ledger grows without a reload", async () => {
   await completeRound(demo.page);
   await eventually(champion, (now) => Number(now) > Number(before[0]), "the champion's version");
   await eventually(records, (now) => now > before[1], "ledger records");
-  await page.locator("bs-ledger").getByText(/spent ε \d\.\d\d of\s+4\.00/).waitFor();
+  await page
+    .locator("bs-ledger")
+    .getByText(/spent ε \d\.\d\d of\s+4\.00/)
+    .waitFor();
   await page.locator("bs-rounds tr[data-round]").nth(1).waitFor();
   await picture(page, "console-rounds");
 });
@@ -101,5 +105,8 @@ test("a wrong token asks for another one", async () => {
 
 test("nothing broke the page's own policy", () => {
   // The browser itself reports refused requests, which two of the tests above ask for.
-  assert.deepEqual(complaints.filter((text) => !/status of 4\d\d/.test(text)), []);
+  assert.deepEqual(
+    complaints.filter((text) => !/status of 4\d\d/.test(text)),
+    [],
+  );
 });

@@ -32,5 +32,6 @@ async function contribute(page, task) {
     body: Buffer.concat([Buffer.from("BSC1"), base, randomBytes(32), count, values]),
   });
   // Another round may have begun meanwhile; anything else is a defect.
-  if (!response.ok && response.status !== 409) throw new Error(`${response.status}: ${await response.text()}`);
+  if (!response.ok && response.status !== 409)
+    throw new Error(`${response.status}: ${await response.text()}`);
 }
