@@ -103,19 +103,32 @@ impl Catalogs {
         Ok(())
     }
 
-    /// Signs again what will be older than `reissue_after_s`.
+    /// Signs again what is older than `reissue_after_s`, and what says of a task that it is closed, or open,
+    /// when that is no longer so: debits leave the period without anything else happening.
     pub async fn reissue_due(&self) -> Result<()> {
         let now = self.clock.now();
-        let due: Vec<Name> = self
-            .all()
-            .into_iter()
-            .filter(|issued| now >= issued.catalog.issued_at + self.times.reissue_after_s)
-            .map(|issued| issued.catalog.library.clone())
-            .collect();
-        for library in due {
-            self.issue(&library).await?;
+        for issued in self.all() {
+            let catalog = &issued.catalog;
+            let aged = now >= catalog.issued_at + self.times.reissue_after_s;
+            if aged || self.has_turned(catalog, now).await? {
+                self.issue(&catalog.library).await?;
+            }
         }
         Ok(())
+    }
+
+    async fn has_turned(&self, catalog: &Catalog, now: u64) -> Result<bool> {
+        let mut reading = self.store.read().await?;
+        for task in &catalog.tasks {
+            let id = TaskId::new(catalog.library.clone(), task.name.clone());
+            if let Some(round) = rounds::newest(&mut reading, &id).await? {
+                let open = rounds::closed(&mut reading, &id, &round, now).await?.is_none();
+                if open != task.open {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// The newest catalog of a library.

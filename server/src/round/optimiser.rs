@@ -7,16 +7,12 @@ use backstitch_onnx::patch::Patch;
 
 use crate::failure::{Result, internal};
 
-/// The trainable values of a task's patches: patch by patch, tensor by tensor in the manifests' order.
+/// The trainable values of a task's patches, in the order that client and server share: patch by patch, and
+/// within a patch tensor by tensor in byte order of their names.
 pub(crate) fn parameters(patches: &[Patch]) -> Result<Vec<f32>> {
     let mut all = Vec::new();
-    for patch in patches {
-        let weights = patch.weights();
-        for name in &patch.manifest().trainable {
-            let tensor =
-                weights.get(name).ok_or_else(|| internal(format!("`{name}` has no weights")))?;
-            all.extend(tensor.values::<f32>()?);
-        }
+    for tensor in patches.iter().flat_map(|patch| patch.weights().into_values()) {
+        all.extend(tensor.values::<f32>()?);
     }
     Ok(all)
 }
@@ -26,15 +22,12 @@ pub(crate) fn with_parameters(patches: &[Patch], values: &[f32]) -> Result<Vec<P
     let mut rest = values;
     let mut changed = Vec::new();
     for patch in patches {
-        let weights = patch.weights();
         let mut tensors = BTreeMap::new();
-        for name in &patch.manifest().trainable {
-            let tensor =
-                weights.get(name).ok_or_else(|| internal(format!("`{name}` has no weights")))?;
+        for (name, tensor) in patch.weights() {
             let (own, after) = rest
                 .split_at_checked(tensor.len())
                 .ok_or_else(|| internal("too few parameters"))?;
-            tensors.insert(name.clone(), Tensor::new(tensor.shape().to_vec(), own)?);
+            tensors.insert(name, Tensor::new(tensor.shape().to_vec(), own)?);
             rest = after;
         }
         changed.push(patch.with_weights(tensors)?);
@@ -87,6 +80,24 @@ pub(crate) fn norm(values: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parameters_are_in_byte_order_of_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        crate::tests::write_library(folder.path(), 1, |_| {});
+        let read =
+            |file: &str| std::fs::read(folder.path().join("patches/style").join(file)).unwrap();
+        let patch = Patch::from_parts(&read("patch.json"), &read("patch.onnx"), None).unwrap();
+        let patches = [patch.clone(), patch];
+        assert_eq!(parameters(&patches).unwrap()[..8], [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
+        let values: Vec<f32> = (0..16u8).map(f32::from).collect();
+        let changed = with_parameters(&patches, &values).unwrap();
+        let names: Vec<String> = changed[1].weights().into_keys().collect();
+        assert!(names.is_sorted() && names[0].contains("bias"), "{names:?}");
+        assert_eq!(parameters(&changed).unwrap(), values);
+        assert!(with_parameters(&patches, &values[1..]).is_err());
+        assert!(with_parameters(&patches, &[f32::NAN; 16]).is_err());
+    }
 
     #[test]
     fn momentum_repeats_a_share_of_the_last_step() {

@@ -1,0 +1,195 @@
+//! A whole server over real sockets: slow and broken clients, events, shutdown, and a process that is killed.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use backstitch_server::{Config, Server};
+
+fn config(folder: &Path) -> Config {
+    let mut config = Config::in_folder(folder);
+    config.public.header_timeout_s = 1;
+    config.public.drain_s = 2;
+    config
+}
+
+fn send(address: SocketAddr, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(text.as_bytes()).unwrap();
+    stream
+}
+
+fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
+    let mut text = String::new();
+    let mut buffer = [0; 4096];
+    while !text.contains(wanted) {
+        match stream.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(n) => text.push_str(&String::from_utf8_lossy(&buffer[..n])),
+        }
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_headers_are_cut_off_and_others_are_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Server::start(config(folder.path())).await.unwrap();
+    let address = running.public_addr;
+    tokio::task::spawn_blocking(move || {
+        let mut slow = send(address, "GET /v1/libraries HTTP/1.1\r\nhost: x\r\n");
+        let started = Instant::now();
+        let mut healthy = send(address, "GET /v1/libraries HTTP/1.1\r\nhost: x\r\n\r\n");
+        assert!(read_until(&mut healthy, "fashion").contains("200 OK"));
+        // Closed without an answer, well before our own timeout.
+        read_until(&mut slow, "never");
+        assert!(started.elapsed() < Duration::from_secs(4));
+        // An upload that stops in the middle: a typed problem or a closed line, never a hanging server.
+        let head = "POST /v1/tasks/fashion.personal-style/contributions HTTP/1.1\r\nhost: x\r\ncontent-type: application/vnd.backstitch.contribution\r\ncontent-length: 732\r\n\r\nBSC1";
+        drop(send(address, head));
+        let mut after = send(address, "GET /v1/libraries HTTP/1.1\r\nhost: x\r\n\r\n");
+        assert!(read_until(&mut after, "fashion").contains("200 OK"));
+    })
+    .await
+    .unwrap();
+    running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_begin_with_the_catalog_and_end_with_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = Server::start(config(folder.path())).await.unwrap();
+    let address = running.public_addr;
+    let mut stream = send(address, "GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut stream = tokio::task::spawn_blocking(move || {
+        let text = read_until(&mut stream, "\n\n");
+        assert!(text.contains("event: catalog") && text.contains("\"library\":\"fashion\""), "{text}");
+        stream
+    })
+    .await
+    .unwrap();
+    let second = Server::start(config(folder.path())).await;
+    assert!(second.is_err_and(|problem| problem.detail().contains("another process")));
+    let started = Instant::now();
+    running.shutdown().await;
+    assert!(started.elapsed() < Duration::from_secs(2), "an open stream does not hold the shutdown up");
+    assert!(!read_until(&mut stream, "never").contains("event: state"));
+    // The data folder is free again, and the catalog's version has grown.
+    let again = Server::start(config(folder.path())).await.unwrap();
+    assert!(again.services().catalogs.all()[0].catalog.version > 1);
+    again.shutdown().await;
+}
+
+fn backstitch(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backstitch"));
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn serve(folder: &Path, port: u16) -> Child {
+    let data = folder.to_str().unwrap();
+    let child = backstitch(&["serve", "--data", data])
+        .env("BACKSTITCH_PUBLIC__LISTEN", format!("127.0.0.1:{port}"))
+        .env("BACKSTITCH_ADMIN__LISTEN", "127.0.0.1:0")
+        .env("BACKSTITCH_LOG__FILTER", "warn")
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline, "the server does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Posts a frame and returns the answer's body.
+fn contribute(port: u16, frame: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let head = format!(
+        "POST /v1/tasks/fashion.personal-style/contributions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/vnd.backstitch.contribution\r\ncontent-length: {}\r\n\r\n",
+        frame.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(frame).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn frame(port: u16, device: u8) -> Vec<u8> {
+    use backstitch_protocol::catalog::{SignedCatalog, Trust};
+    use backstitch_protocol::contribution::{Contribution, Nullifier};
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream
+        .write_all(b"GET /v1/libraries/fashion/catalog HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let signed: SignedCatalog = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let catalog = Trust::default().accept(&signed, now).unwrap();
+    let task = &catalog.tasks[0];
+    let zeros = vec![0.0; task.parameters as usize];
+    let mut trained = zeros.clone();
+    trained[usize::from(device)] = 0.01;
+    let delta = backstitch_protocol::delta::Delta::between(&zeros, &trained).unwrap();
+    let nullifier = Nullifier::derive(&[device; 32], &task.name, task.round);
+    Contribution::new(task.base, nullifier, delta.clip(task.clip_norm).unwrap()).encode()
+}
+
+#[test]
+fn what_was_acknowledged_survives_kill_9_and_counts_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut server = serve(folder.path(), port);
+    let frames: Vec<Vec<u8>> = (0..5).map(|device| frame(port, device)).collect();
+    for frame in &frames {
+        assert!(contribute(port, frame).contains("\"duplicate\":false"));
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+
+    let mut server = serve(folder.path(), port);
+    for frame in &frames {
+        assert!(contribute(port, frame).contains("\"duplicate\":true"), "acknowledged and then lost");
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let show = backstitch(&["privacy", "show", "--json", "--data", folder.path().to_str().unwrap()]);
+    let output = { show }.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\"spent_rho\": 0.0"), "a round under its goal is not released: {text}");
+}
+
+#[test]
+fn commands_say_what_is_wrong_in_one_line() {
+    let usage = backstitch(&["serve", "--nonsense"]).output().unwrap();
+    assert_eq!(usage.status.code(), Some(2));
+    let failed = backstitch(&["serve", "--config", "/nonexistent.toml"]).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    let line = String::from_utf8(failed.stderr).unwrap();
+    assert!(line.lines().count() == 1 && line.contains("nonexistent.toml"), "{line}");
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().to_str().unwrap();
+    let keys = backstitch(&["keys", "show", "--data", data]).output().unwrap();
+    assert_eq!(keys.status.code(), Some(1));
+    let imported = backstitch(&["library", "import", "embedded:fashion", "--data", data]).output().unwrap();
+    assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
+    let shown = backstitch(&["library", "show", "fashion", "--json", "--data", data]).output().unwrap();
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("personal-style"));
+    let doctor = backstitch(&["doctor", "--json", "--data", data])
+        .env("BACKSTITCH_PUBLIC__LISTEN", "127.0.0.1:0")
+        .env("BACKSTITCH_ADMIN__LISTEN", "127.0.0.1:0")
+        .output()
+        .unwrap();
+    assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
+}
