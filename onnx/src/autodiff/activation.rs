@@ -26,111 +26,130 @@ pub(super) fn tanh(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
     chain(b, node, dy, &derivative)
 }
 
-fn positive(b: &mut Builder, x: &str) -> String {
-    let zero = b.scalar(x, 0.0);
-    b.binary("Greater", x, &zero)
+/// One where `x` exceeds the threshold, zero elsewhere. A comparison with a scalar is ten times slower in the engine
+/// than this arithmetic.
+fn step(b: &mut Builder, x: &str, threshold: f64) -> String {
+    let excess = if threshold == 0.0 { x.to_owned() } else { b.offset(x, -threshold) };
+    let positive = b.unary("Relu", &excess);
+    b.unary("Sign", &positive)
 }
 
-/// Contributes `dy` where the input is positive and `other` elsewhere.
-fn above_zero(b: &mut Builder, node: &Node, dy: &str, other: &str) -> Result<()> {
-    let mask = positive(b, x(node, 0));
-    let gradient = b.select(&mask, dy, other);
-    b.give(node, 0, &gradient);
-    Ok(())
-}
-
+/// `α + (1 − α) [x > 0]`.
 pub(super) fn leaky_relu(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
-    let leak = b.scale(dy, f64::from(node.float("alpha", 0.01)));
-    above_zero(b, node, dy, &leak)
+    let alpha = f64::from(node.float("alpha", 0.01));
+    let above = step(b, x(node, 0), 0.0);
+    let scaled = b.scale(&above, 1.0 - alpha);
+    let derivative = b.offset(&scaled, alpha);
+    chain(b, node, dy, &derivative)
 }
 
+/// `s + (1 − s) [x > 0]` for the input, `min(x, 0)` for the slope `s`.
 pub(super) fn prelu(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
-    let leak = b.mul(dy, x(node, 1));
-    above_zero(b, node, dy, &leak)?;
+    let slope = x(node, 1);
+    if b.wants(node, 0) {
+        let above = step(b, x(node, 0), 0.0);
+        let one = b.scalar(dy, 1.0);
+        let rest = b.sub(&one, slope);
+        let gained = b.mul(&above, &rest);
+        let derivative = b.add(&gained, slope);
+        chain(b, node, dy, &derivative)?;
+    }
     if b.wants(node, 1) {
-        let zero = b.scalar(dy, 0.0);
-        let negative = b.binary("Min", x(node, 0), &zero);
+        let negative = below_zero(b, x(node, 0));
         let gradient = b.mul(dy, &negative);
         b.give(node, 1, &gradient);
     }
     Ok(())
 }
 
+/// `min(x, 0)`.
+fn below_zero(b: &mut Builder, x: &str) -> String {
+    let zero = b.scalar(x, 0.0);
+    b.binary("Min", x, &zero)
+}
+
 pub(super) fn thresholded_relu(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
-    let threshold = b.scalar(dy, f64::from(node.float("alpha", 1.0)));
-    let mask = b.binary("Greater", x(node, 0), &threshold);
-    let gradient = b.keep_where(&mask, dy);
-    b.give(node, 0, &gradient);
-    Ok(())
+    let derivative = step(b, x(node, 0), f64::from(node.float("alpha", 1.0)));
+    chain(b, node, dy, &derivative)
 }
 
-/// Below zero `y = α (eˣ − 1)`, so the derivative is `y + α`.
+/// `y = β α (eˣ − 1)` below zero and `β x` above: the derivative is `min(y, 0) + β α + β (1 − α) [y > 0]`.
+fn exponential_unit(b: &mut Builder, node: &Node, dy: &str, alpha: f64, beta: f64) -> Result<()> {
+    let negative = below_zero(b, y(node));
+    let slope = b.offset(&negative, beta * alpha);
+    let above = step(b, y(node), 0.0);
+    let gained = b.scale(&above, beta * (1.0 - alpha));
+    let derivative = b.add(&slope, &gained);
+    chain(b, node, dy, &derivative)
+}
+
 pub(super) fn elu(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
-    let slope = b.offset(y(node), f64::from(node.float("alpha", 1.0)));
-    let below = b.mul(dy, &slope);
-    above_zero(b, node, dy, &below)
+    exponential_unit(b, node, dy, f64::from(node.float("alpha", 1.0)), 1.0)
 }
 
-/// Below zero `y = γ α (eˣ − 1)`, so the derivative is `y + γ α`; above it is `γ`. The defaults are those of the
-/// specification.
+/// The defaults are those of the specification.
 pub(super) fn selu(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
     let alpha = f64::from(node.float("alpha", 1.673_263_2));
-    let gamma = f64::from(node.float("gamma", 1.050_701));
-    let slope = b.offset(y(node), gamma * alpha);
-    let below = b.mul(dy, &slope);
-    let above = b.scale(dy, gamma);
-    above_zero(b, node, &above, &below)
+    exponential_unit(b, node, dy, alpha, f64::from(node.float("gamma", 1.050_701)))
 }
 
-/// Below zero `y = α (exp(x/α) − 1)`, so the derivative is `y/α + 1`.
+/// Below zero `y = α (exp(x/α) − 1)`, so the derivative is `min(y, 0)/α + 1`.
 pub(super) fn celu(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
-    let scaled = b.scale(y(node), 1.0 / f64::from(node.float("alpha", 1.0)));
-    let slope = b.offset(&scaled, 1.0);
-    let below = b.mul(dy, &slope);
-    above_zero(b, node, dy, &below)
+    let negative = below_zero(b, y(node));
+    let scaled = b.scale(&negative, 1.0 / f64::from(node.float("alpha", 1.0)));
+    let derivative = b.offset(&scaled, 1.0);
+    chain(b, node, dy, &derivative)
 }
 
 /// The mask is taken on the output, so an element exactly on a bound passes nothing; the bounds get what they cut.
 pub(super) fn clip(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
     let mut gradient = dy.to_owned();
-    for (index, inside, outside) in [(1, "Greater", "Less"), (2, "Less", "Greater")] {
+    for (index, outside) in [(1, "Less"), (2, "Greater")] {
         let Some(bound) = node.input(index) else { continue };
         if b.wants(node, index) {
             let beyond = b.binary(outside, x(node, 0), bound);
             let cut = b.keep_where(&beyond, dy);
             b.give(node, index, &cut);
         }
-        let within = b.binary(inside, y(node), bound);
-        let mask = b.indicator(&within, dy);
-        gradient = b.mul(&gradient, &mask);
+        if b.wants(node, 0) {
+            let distance =
+                if index == 1 { above_bound(b, y(node), bound) } else { b.sub(bound, y(node)) };
+            let mask = b.unary("Sign", &distance);
+            gradient = b.mul(&gradient, &mask);
+        }
     }
     b.give(node, 0, &gradient);
     Ok(())
 }
 
-/// `α` while the output is strictly between zero and one.
-pub(super) fn hard_sigmoid(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
-    let one = b.scalar(dy, 1.0);
-    let above = positive(b, y(node));
-    let below = b.binary("Less", y(node), &one);
-    let inside = b.binary("And", &above, &below);
-    let scaled = b.scale(dy, f64::from(node.float("alpha", 0.2)));
-    let gradient = b.keep_where(&inside, &scaled);
-    b.give(node, 0, &gradient);
-    Ok(())
+/// `y − bound`, which for the usual bound of zero is `y`.
+fn above_bound(b: &mut Builder, y: &str, bound: &str) -> String {
+    let constant = b.graph().initializers.get(bound).and_then(|t| t.to_f64().ok());
+    if constant.as_deref() == Some(&[0.0]) { y.to_owned() } else { b.sub(y, bound) }
 }
 
-/// `x · clamp(x/6 + 1/2, 0, 1)`: the derivative is 0 below −3, 1 above 3, `x/3 + 1/2` between.
+/// `α` while the output is strictly between zero and one.
+pub(super) fn hard_sigmoid(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
+    let square = b.mul(y(node), y(node));
+    let inside = b.sub(y(node), &square);
+    let mask = b.unary("Sign", &inside);
+    let derivative = b.scale(&mask, f64::from(node.float("alpha", 0.2)));
+    chain(b, node, dy, &derivative)
+}
+
+/// `x · clamp(x/6 + 1/2, 0, 1)`. With `c = clamp(x, −3, 3)` the derivative is `c/3 + 1/2 − sign(x − c)/2`: 0 below −3,
+/// 1 above 3.
 pub(super) fn hard_swish(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
     let x = x(node, 0);
-    let third = b.scale(x, 1.0 / 3.0);
-    let slope = b.offset(&third, 0.5);
     let (low, high) = (b.scalar(x, -3.0), b.scalar(x, 3.0));
-    let above = b.binary("Greater", x, &low);
-    let beyond = b.binary("GreaterOrEqual", x, &high);
-    let one = b.scalar(x, 1.0);
-    let slope = b.keep_where(&above, &slope);
-    let derivative = b.select(&beyond, &one, &slope);
+    let (dtype, shape) = (b.dtype(x), b.shape(x));
+    let clamped = b.emit("Clip", &[x, &low, &high], &[], dtype, shape);
+    let third = b.scale(&clamped, 1.0 / 3.0);
+    let slope = b.offset(&third, 0.5);
+    let beyond = b.sub(x, &clamped);
+    let side = b.unary("Sign", &beyond);
+    let half = b.scale(&side, 0.5);
+    let derivative = b.sub(&slope, &half);
     chain(b, node, dy, &derivative)
 }
 

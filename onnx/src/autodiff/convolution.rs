@@ -75,11 +75,9 @@ impl Geometry {
 
     /// The wide side cut or filled to exactly what windows read.
     pub(super) fn cover(&self, b: &mut Builder, x: &str, fill: f64) -> String {
-        let mut x = x.to_owned();
-        for axis in 0..self.kernel.len() {
-            x = b.window(&x, axis + 2, -self.begin[axis], self.full(axis), fill);
-        }
-        x
+        let windows: Vec<(i64, usize)> =
+            (0..self.kernel.len()).map(|axis| (-self.begin[axis], self.full(axis))).collect();
+        b.windows(x, 2, &windows, fill)
     }
 
     /// For each tap, in row-major order, what all windows read at it, from a covered wide side.
@@ -132,11 +130,9 @@ impl Geometry {
         if count == 1 {
             return vec![covered.to_owned()];
         }
-        let mut x = covered.to_owned();
-        for axis in 0..rank {
-            let stride = self.strides[axis];
-            x = b.window(&x, axis + 2, 0, self.full(axis).div_ceil(stride) * stride, 0.0);
-        }
+        let whole = |axis: usize| self.full(axis).div_ceil(self.strides[axis]) * self.strides[axis];
+        let windows: Vec<(i64, usize)> = (0..rank).map(|axis| (0, whole(axis))).collect();
+        let x = b.windows(covered, 2, &windows, 0.0);
         let shape = b.shape(&x);
         let lattice: Vec<usize> = (0..rank).map(|a| shape[a + 2] / self.strides[a]).collect();
         let split: Vec<usize> = shape[..2]
@@ -246,17 +242,12 @@ fn input_gradient(b: &mut Builder, dy: &str, w: &str, geometry: &Geometry, group
         .map(|a| geometry.wide[a] as i64 + reach[a] - geometry.narrow[a] as i64 - before[a])
         .collect();
     let mut dy = dy.to_owned();
-    let mut pads = [before.clone(), after.clone()].concat();
+    let mut pads = [before.clone(), after].concat();
     if pads.iter().any(|p| *p < 0) {
-        for axis in 0..rank {
-            dy = b.window(
-                &dy,
-                axis + 2,
-                -before[axis],
-                geometry.wide[axis] + reach[axis] as usize,
-                0.0,
-            );
-        }
+        let windows: Vec<(i64, usize)> = (0..rank)
+            .map(|axis| (-before[axis], geometry.wide[axis] + reach[axis] as usize))
+            .collect();
+        dy = b.windows(&dy, 2, &windows, 0.0);
         pads = vec![0; 2 * rank];
     }
     let kernel = turned(b, w, group);
@@ -328,11 +319,9 @@ pub(super) fn scatter(
         .zip(&extra)
         .map(|(wide, e)| if direct { *wide } else { wide - *e as usize });
     shape.extend(spatial);
-    let mut result = b.emit("ConvTranspose", &[dy, w], &attributes, dtype, shape);
-    for axis in 0..rank {
-        result = b.window(&result, axis + 2, 0, geometry.wide[axis], 0.0);
-    }
-    result
+    let result = b.emit("ConvTranspose", &[dy, w], &attributes, dtype, shape);
+    let windows: Vec<(i64, usize)> = geometry.wide.iter().map(|wide| (0, *wide)).collect();
+    b.windows(&result, 2, &windows, 0.0)
 }
 
 /// `dW[o, c, k] = Σ dY[o, p] · X[c, p·s + k·d − begin]`: the taps are gathered side by side, so that one product per
@@ -362,9 +351,11 @@ fn weight_gradient(
         b.sum(&product, &[0, 3], false)
     } else {
         let columns = b.reshape(&columns, &[batch, group, inputs * taps, windows]);
-        let columns = b.swap(&columns);
-        let product = b.matmul(&narrow, &columns);
-        b.sum(&product, &[0], false)
+        // The columns are the larger operand: the other one is transposed, and the small product back.
+        let narrow = b.swap(&narrow);
+        let product = b.matmul(&columns, &narrow);
+        let product = b.sum(&product, &[0], false);
+        b.swap(&product)
     };
     let shape = [&[group * outputs, inputs], geometry.kernel.as_slice()].concat();
     b.reshape(&product, &shape)

@@ -224,20 +224,36 @@ impl Builder {
         count: usize,
         fill: f64,
     ) -> String {
+        self.windows(x, axis, &[(start, count)], fill)
+    }
+
+    /// As [`Builder::window`] on consecutive axes from `first`, padded at once.
+    pub(crate) fn windows(
+        &mut self,
+        x: &str,
+        first: usize,
+        windows: &[(i64, usize)],
+        fill: f64,
+    ) -> String {
         let shape = self.shape(x);
-        let dim = shape.get(axis).copied().unwrap_or(1) as i64;
-        let (from, to) = (start.clamp(0, dim), (start + count as i64).clamp(0, dim));
-        if from >= to {
-            let mut empty = shape;
-            empty[axis] = count;
-            let fill = self.scalar(x, fill);
-            return self.expand(&fill, &empty);
+        let mut target = shape.clone();
+        let (mut before, mut after) = (vec![0; shape.len()], vec![0; shape.len()]);
+        let mut inner = x.to_owned();
+        for (axis, (start, count)) in (first..shape.len()).zip(windows) {
+            let dim = shape[axis] as i64;
+            let (from, to) = ((*start).clamp(0, dim), (start + *count as i64).clamp(0, dim));
+            target[axis] = *count;
+            if from >= to {
+                let fill = self.scalar(x, fill);
+                for (axis, (_, count)) in (first..shape.len()).zip(windows) {
+                    target[axis] = *count;
+                }
+                return self.expand(&fill, &target);
+            }
+            inner = self.slice(&inner, axis, from as usize, (to - from) as usize, 1);
+            before[axis] = (from - start) as usize;
+            after[axis] = count - before[axis] - (to - from) as usize;
         }
-        let inner = self.slice(x, axis, from as usize, (to - from) as usize, 1);
-        let mut before = vec![0; shape.len()];
-        let mut after = before.clone();
-        before[axis] = (from - start) as usize;
-        after[axis] = count - before[axis] - (to - from) as usize;
         self.pad(&inner, &before, &after, fill)
     }
 

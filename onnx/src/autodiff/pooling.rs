@@ -82,11 +82,9 @@ fn interleave(b: &mut Builder, parts: Vec<String>, geometry: &Geometry) -> Strin
 
 /// Cuts the covered extent back to that of the input.
 fn uncover(b: &mut Builder, covered: String, geometry: &Geometry) -> String {
-    let mut x = covered;
-    for axis in 0..geometry.kernel.len() {
-        x = b.window(&x, axis + 2, geometry.begin[axis], geometry.wide[axis], 0.0);
-    }
-    x
+    let windows: Vec<(i64, usize)> =
+        geometry.begin.iter().copied().zip(geometry.wide.iter().copied()).collect();
+    b.windows(&covered, 2, &windows, 0.0)
 }
 
 /// Adds the taps of overlapping windows onto the input: tap `t` becomes a channel of its own, whose kernel is one at
