@@ -54,6 +54,9 @@ export class App extends StudioElement {
         color: var(--muted);
         min-width: 0;
       }
+      .bar > * {
+        white-space: nowrap;
+      }
       .bar .mono {
         overflow: hidden;
         text-overflow: ellipsis;
@@ -115,6 +118,12 @@ export class App extends StudioElement {
         :host {
           padding-inline: 12px;
         }
+        h1 {
+          flex: 1;
+        }
+        .lead {
+          order: 1;
+        }
       }
     `,
   ];
@@ -167,7 +176,7 @@ export class App extends StudioElement {
       return html`<div class="track"><div ${vars({ "--done": `${done}%` })}></div></div>
         Loading ${progress ? what[progress.stage] : "the engine"} … <span class="num">${done} %</span>`;
     }
-    return html`<span class="dot"></span> Running here
+    return html`<span class="dot"></span><span>Running here</span>
       <span class="chip" title="The version of everything that the operator signed"
         >catalog ${model.library.catalog_version}</span
       >

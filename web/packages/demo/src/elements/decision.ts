@@ -53,6 +53,15 @@ export class Decision extends StudioElement {
         td:first-child {
           grid-column: 1 / -1;
         }
+        tr.chosen {
+          box-shadow: inset 3px 0 var(--stitch);
+        }
+        td[data-label]::before {
+          content: attr(data-label);
+          display: block;
+          font-size: var(--small);
+          color: var(--muted);
+        }
         td:not(:first-child) {
           border: 0;
           padding-top: 0;
@@ -118,16 +127,16 @@ export class Decision extends StudioElement {
           ${automatic.reason_code === "conflict" ? "conflicts with a chosen patch" : "no conflict"}
         </div>
       </td>
-      <td class="right" title="Expected change of the share of right answers">
+      <td class="right" data-label="Gain" title="Expected change of the share of right answers">
         ${automatic.gain === null ? html`<span title="A feature is missing">unknown</span>` : points(automatic.gain)}
       </td>
-      <td class="right">
+      <td class="right" data-label="Cost">
         ${milliseconds(automatic.cost_ms)}
         <div class="small muted">
           ${automatic.cost_measured ? "" : "estimated · "}${bytes(automatic.cost_bytes)}
         </div>
       </td>
-      <td>
+      <td data-label="What if">
         <select
           aria-label=${`What if: ${shown.name}`}
           @change=${(event: Event) => this.#override(shown.name, event)}

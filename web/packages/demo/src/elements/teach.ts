@@ -88,7 +88,9 @@ export class Teach extends StudioElement {
         yLabel="loss (nats)"
         summary=${`Training curve, ${teaching.curve.length} steps`}
       ></bs-plot>
-      <p class="report" role="status">${teaching.report ? outcome(teaching.report) : nothing}</p>
+      <p class="report" role="status">
+        ${teaching.report ? outcome(teaching.report) : training ? nothing : html`<span class="small muted">The curve above and the result here follow the training.</span>`}
+      </p>
     </bs-panel>`;
   }
 
