@@ -1,5 +1,7 @@
 //! A whole server over real sockets: slow and broken clients, events, shutdown, and a process that is killed.
 
+#![allow(clippy::unwrap_used, reason = "a failed step of a test ends it")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
