@@ -12,13 +12,17 @@ pub mod examples;
 pub mod experiment;
 pub mod input;
 pub mod ledger;
+pub mod library;
 pub mod memory;
+pub mod overlap;
+pub mod personal;
 pub mod port;
 pub mod preprocessing;
 pub mod random;
 pub mod selection;
 pub mod session;
 pub mod training;
+pub mod workshop;
 
 #[cfg(test)]
 mod test_library;
