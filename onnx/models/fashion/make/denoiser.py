@@ -51,7 +51,7 @@ class Denoiser(nn.Module):
 
 
 def stretched(x):
-    """What the low-contrast patch does, only more strictly: it takes the range from plain 3x3 means."""
+    """What the low-contrast patch does to flat pictures, only more strictly: it takes the range from plain 3x3 means."""
     smooth = F.avg_pool2d(x, 3, 1)
     darkest, brightest = smooth.amin((1, 2, 3), keepdim=True), smooth.amax((1, 2, 3), keepdim=True)
     return ((x - darkest) / (brightest - darkest).clamp(min=SMALLEST_RANGE)).clamp(0.0, 1.0)

@@ -88,19 +88,34 @@ def noise_reduction(weights, structure_mask):
 
 
 def low_contrast(smallest_range):
-    """y = clip((x - darkest) / max(brightest - darkest, smallest_range), 0, 1), both taken from a slightly smoothed image:
-    half the pixel, half the mean of the 3x3 around it. So one noisy pixel does not set the range, and thin things keep theirs."""
+    """y = x + flatness * (stretched - x).
+
+    stretched = clip((x - darkest) / max(brightest - darkest, smallest_range), 0, 1), both taken from a slightly smoothed image:
+    half the pixel, half the mean of the 3x3 around it, so one noisy pixel does not set the range.
+    flatness falls from 1 to 0 while the range of the pixels grows from 0.85 to 0.95: what uses the whole range passes unchanged."""
     g = Graph("low-contrast")
+    scalar = lambda name, value: g.constant(name, np.float32(value))
+    black, white = scalar("black", 0), scalar("white", 1)
+
+    def extremes(x, name):
+        low = g.node("ReduceMin", [x], name + ".darkest", axes=[1, 2, 3], keepdims=1)
+        high = g.node("ReduceMax", [x], name + ".brightest", axes=[1, 2, 3], keepdims=1)
+        return low, g.node("Sub", [high, low], name + ".range")
+
     kernel = np.full((1, 1, 3, 3), 0.5 / 9, np.float32)
     kernel[0, 0, 1, 1] += 0.5
-    g.node("Conv", ["x", g.constant("smooth.kernel", kernel)], "smooth", kernel_shape=[3, 3])
-    darkest = g.node("ReduceMin", ["smooth"], "darkest", axes=[1, 2, 3], keepdims=1)
-    brightest = g.node("ReduceMax", ["smooth"], "brightest", axes=[1, 2, 3], keepdims=1)
-    span = g.node("Sub", [brightest, darkest], "span")
-    span = g.node("Max", [span, g.constant("smallest_range", np.float32(smallest_range))], "safe_span")
-    stretched = g.node("Div", [g.node("Sub", ["x", darkest], "shifted"), span], "stretched")
-    g.node("Clip", [stretched, g.constant("black", np.float32(0)), g.constant("white", np.float32(1))], "y")
-    return g.model({"x": IMAGE}, {"y": IMAGE}, "Stretches each image to the whole range of brightness.")
+    smooth = g.node("Conv", ["x", g.constant("smooth.kernel", kernel)], "smooth", kernel_shape=[3, 3])
+    darkest, span = extremes(smooth, "smooth")
+    span = g.node("Max", [span, scalar("smallest_range", smallest_range)], "safe_range")
+    stretched = g.node("Div", [g.node("Sub", ["x", darkest], "shifted"), span], "stretched.open")
+    stretched = g.node("Clip", [stretched, black, white], "stretched")
+
+    _, used = extremes("x", "pixel")
+    unused = g.node("Sub", [scalar("full_range", 0.95), used], "unused_range")
+    flatness = g.node("Clip", [g.node("Mul", [unused, scalar("steepness", 10)], "flatness.open"), black, white], "flatness")
+    change = g.node("Mul", [g.node("Sub", [stretched, "x"], "change"), flatness], "weighed_change")
+    g.node("Add", ["x", change], "y")
+    return g.model({"x": IMAGE}, {"y": IMAGE}, "Stretches flat images to the whole range of brightness.")
 
 
 class Session:

@@ -24,8 +24,10 @@ CONDITIONS = {
 }
 # The clean condition counts more in the fit: most pictures are good, and a patch must not spoil them.
 CLEAN_WEIGHT = 40.0
-NOISE_FEATURES = ["image.noise", "image.contrast", "image.edge_density"]
+NOISE_FEATURES = ["image.noise", "image.contrast", "image.edge_density", "image.sharpness"]
 CONTRAST_FEATURES = ["image.contrast", "image.brightness", "image.noise"]
+STITCH_COST = 0.005  # accuracy that a patch must bring to be worth its time; else a patch that changes nothing may be stitched
+CLEAN_LOSS = 0.001  # the accuracy that the choice may cost on clean pool images
 SHARPNESS = 5.0
 FIT_STEPS = 400
 
@@ -84,7 +86,7 @@ def fit_gain(names, measured, gains):
     """A linear gain. Its direction maximises the accuracy of the choice that it makes (the step made smooth, so that
     gradient ascent works); its scale and so its meaning, the expected gain, comes from least squares on the gains (-1, 0, 1)."""
     rows = np.concatenate([np.stack([m.features[n] for n in names] + [np.ones(len(m.right["none"]))], 1) for m in measured.values()])
-    target = np.concatenate([gains(k, m).astype(float) for k, m in measured.items()])
+    target = np.concatenate([gains(k, m) - STITCH_COST for k, m in measured.items()])
     weight = np.concatenate([np.full(len(m.right["none"]), CLEAN_WEIGHT if k == "clean" else 1.0) for k, m in measured.items()])
     deviation = rows.std(0) + (rows.std(0) == 0)
     x, y = torch.from_numpy(rows / deviation), torch.from_numpy(target * weight / weight.sum())
@@ -107,6 +109,12 @@ def best_bound(selector, feature, side, score, grid):
     return max(candidates, key=score)
 
 
+def careful(selector, score):
+    """The same selector with as much taken from the intercept as is best for `score`."""
+    less = lambda by: selector | {"gain": selector["gain"] | {"intercept": round(selector["gain"]["intercept"] - by, 5)}}
+    return max((less(by) for by in np.arange(0.0, 0.3, 0.005)), key=score)
+
+
 def fit(measured):
     """The selectors of both patches. The gain of noise-reduction is taken in the company of low-contrast as each condition
     likes it best; the gain of low-contrast after the choice of noise-reduction."""
@@ -127,9 +135,17 @@ def fit(measured):
     contrast = {"gain": fit_gain(CONTRAST_FEATURES, measured, gain_of_contrast)}
 
     def score(noise_selector, contrast_selector):
-        return sum(automatic(m, noise_selector, contrast_selector).mean() * (CLEAN_WEIGHT if k == "clean" else 1.0) for k, m in measured.items())
+        total = 0.0
+        for key, m in measured.items():
+            chosen = [applies(s, m.features) for s in (noise_selector, contrast_selector)]
+            accuracy = m.chosen(*chosen).mean()
+            total += (accuracy - STITCH_COST * sum(c.mean() for c in chosen)) * (CLEAN_WEIGHT if key == "clean" else 1.0)
+            if key == "clean":
+                total -= 1e3 * max(0.0, m.right["none"].mean() - accuracy - CLEAN_LOSS)
+        return total
 
     contrast["requires"] = []
-    noise = best_bound(noise, "image.noise", "at_least", lambda s: score(s, contrast), np.arange(0.0, 0.12, 0.005))
+    noise = careful(noise, lambda s: score(s, contrast))
+    noise = best_bound(noise, "image.noise", "at_least", lambda s: score(s, contrast), np.arange(0.0, 0.12, 0.0025))
     contrast = best_bound(contrast, "image.contrast", "at_most", lambda s: score(noise, s), np.arange(0.4, 0.1, -0.01))
     return noise, contrast
