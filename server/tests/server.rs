@@ -68,7 +68,10 @@ async fn events_begin_with_the_catalog_and_end_with_the_server() {
     let mut stream = send(address, "GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n");
     let mut stream = tokio::task::spawn_blocking(move || {
         let text = read_until(&mut stream, "\n\n");
-        assert!(text.contains("event: catalog") && text.contains("\"library\":\"fashion\""), "{text}");
+        assert!(
+            text.contains("event: catalog") && text.contains("\"library\":\"fashion\""),
+            "{text}"
+        );
         stream
     })
     .await
@@ -77,7 +80,10 @@ async fn events_begin_with_the_catalog_and_end_with_the_server() {
     assert!(second.is_err_and(|problem| problem.detail().contains("another process")));
     let started = Instant::now();
     running.shutdown().await;
-    assert!(started.elapsed() < Duration::from_secs(2), "an open stream does not hold the shutdown up");
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "an open stream does not hold the shutdown up"
+    );
     assert!(!read_until(&mut stream, "never").contains("event: state"));
     // The data folder is free again, and the catalog's version has grown.
     let again = Server::start(config(folder.path())).await.unwrap();
@@ -131,11 +137,14 @@ fn frame(port: u16, device: u8) -> Vec<u8> {
     use backstitch_protocol::contribution::{Contribution, Nullifier};
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream
-        .write_all(b"GET /v1/libraries/fashion/catalog HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .write_all(
+            b"GET /v1/libraries/fashion/catalog HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        )
         .unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    let signed: SignedCatalog = serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let signed: SignedCatalog =
+        serde_json::from_str(text.split_once("\r\n\r\n").unwrap().1).unwrap();
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let catalog = Trust::default().accept(&signed, now).unwrap();
     let task = &catalog.tasks[0];
@@ -161,11 +170,15 @@ fn what_was_acknowledged_survives_kill_9_and_counts_once() {
 
     let mut server = serve(folder.path(), port);
     for frame in &frames {
-        assert!(contribute(port, frame).contains("\"duplicate\":true"), "acknowledged and then lost");
+        assert!(
+            contribute(port, frame).contains("\"duplicate\":true"),
+            "acknowledged and then lost"
+        );
     }
     server.kill().unwrap();
     server.wait().unwrap();
-    let show = backstitch(&["privacy", "show", "--json", "--data", folder.path().to_str().unwrap()]);
+    let show =
+        backstitch(&["privacy", "show", "--json", "--data", folder.path().to_str().unwrap()]);
     let output = { show }.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -184,9 +197,11 @@ fn commands_say_what_is_wrong_in_one_line() {
     let data = folder.path().to_str().unwrap();
     let keys = backstitch(&["keys", "show", "--data", data]).output().unwrap();
     assert_eq!(keys.status.code(), Some(1));
-    let imported = backstitch(&["library", "import", "embedded:fashion", "--data", data]).output().unwrap();
+    let imported =
+        backstitch(&["library", "import", "embedded:fashion", "--data", data]).output().unwrap();
     assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
-    let shown = backstitch(&["library", "show", "fashion", "--json", "--data", data]).output().unwrap();
+    let shown =
+        backstitch(&["library", "show", "fashion", "--json", "--data", data]).output().unwrap();
     assert!(String::from_utf8(shown.stdout).unwrap().contains("personal-style"));
     let doctor = backstitch(&["doctor", "--json", "--data", data])
         .env("BACKSTITCH_PUBLIC__LISTEN", "127.0.0.1:0")

@@ -198,7 +198,7 @@ async fn contributions_make_a_version_and_bad_ones_are_refused() {
 
     assert_eq!(bench.contribute(frame(task.base, 2, 1, &[0.1; 8])).await.0, 200);
     let mut version = 1;
-    for _ in 0..200 {
+    for _ in 0..1000 {
         version = bench.catalog().await.tasks[0].base_versions[0];
         if version == 2 {
             break;

@@ -133,7 +133,8 @@ mod tests {
 
     #[test]
     fn every_multiplier_costs_at_most_what_the_ledger_charges() {
-        for z in [0.1, 0.5, std::f64::consts::FRAC_1_SQRT_2, 1.0, 1.0 / 3.0, 2.0, 2.39, 8.45, 100.0] {
+        for z in [0.1, 0.5, std::f64::consts::FRAC_1_SQRT_2, 1.0, 1.0 / 3.0, 2.0, 2.39, 8.45, 100.0]
+        {
             assert_eq!(draw(z, 1).len(), 1, "{z}");
         }
         let half = RhoQuanta(RhoQuanta::of_release(multiplier(1.0)).0 / 2);

@@ -103,7 +103,10 @@ impl LibraryDescriptor {
         }
         unique("patch", &self.patches)?;
         unique("task", &self.tasks.iter().map(|t| t.name.clone()).collect::<Vec<_>>())?;
-        self.tasks.iter().try_for_each(|task| task.check(&self.patches))
+        self.tasks.iter().try_for_each(|task| task.check(&self.patches))?;
+        // Two tasks would move the same champion under each other's rounds.
+        let trained: Vec<Name> = self.tasks.iter().flat_map(|task| task.patches.clone()).collect();
+        unique("trained patch", &trained)
     }
 }
 
@@ -165,6 +168,16 @@ mod tests {
                           "max_participations": 4, "period_days": 30, "min_separation": 1, "epsilon": 4.0, "delta": 1e-6,
                           "server_learning_rate": 1.0, "server_momentum": 0.5 } ] }"#
             .to_owned()
+    }
+
+    #[test]
+    fn a_patch_is_trained_by_one_task() {
+        let mut library: serde_json::Value = serde_json::from_str(&text()).unwrap();
+        let mut second = library["tasks"][0].clone();
+        second["name"] = "again".into();
+        library["tasks"].as_array_mut().unwrap().push(second);
+        let refused = LibraryDescriptor::from_bytes(library.to_string().as_bytes()).unwrap_err();
+        assert!(refused.detail().contains("trained patch `style`"), "{refused}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use backstitch_onnx::Digest;
 use backstitch_protocol::Problem;
@@ -221,14 +221,15 @@ async fn run(
     services: Services,
     id: TaskId,
 ) {
+    let mut told: Option<Problem> = None;
     loop {
-        let waits = match settle(&mut machine, &handle, &services, &id).await {
-            Ok(()) => false,
-            Err(problem) => {
-                tracing::warn!(task = %id, %problem, "the round cannot be released now");
-                true
-            }
-        };
+        let settled = settle(&mut machine, &handle, &services, &id).await.err();
+        let waits = settled.is_some();
+        // Attempts repeat; the same refusal is said once.
+        if let Some(problem) = settled.as_ref().filter(|problem| told.as_ref() != Some(problem)) {
+            tracing::warn!(task = %id, %problem, "the round cannot be released now");
+        }
+        told = settled;
         // A round that waits for the ledger tries again; an open one sleeps until something comes.
         let retry = async {
             match waits {
@@ -262,6 +263,9 @@ async fn settle(
         machine.remember_rejected(rejected.clone());
     }
     while let Ok(true) = result {
+        if machine.round().phase == state::Phase::Noised {
+            tokio::time::sleep(until_tick()).await;
+        }
         result = machine.advance().await;
         moved |= matches!(result, Ok(true));
     }
@@ -278,6 +282,13 @@ async fn settle(
         services.changed();
     }
     result.map(|_| ())
+}
+
+/// Versions appear on whole seconds, so that their moment does not tell how long the noise took: sampling time
+/// depends on what is sampled.
+fn until_tick() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_secs(1) - Duration::from_nanos(u64::from(now.subsec_nanos()))
 }
 
 /// Serves one command, and together with a contribution all others that already wait.
