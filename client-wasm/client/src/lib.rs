@@ -6,6 +6,8 @@
 
 pub mod analysis;
 pub mod catalog;
+pub mod client;
+pub mod contribution;
 pub mod cost;
 pub mod device;
 pub mod examples;
@@ -19,10 +21,13 @@ pub mod personal;
 pub mod port;
 pub mod preprocessing;
 pub mod random;
+pub mod report;
 pub mod selection;
 pub mod session;
 pub mod training;
 pub mod workshop;
+
+pub use client::Client;
 
 #[cfg(test)]
 mod test_library;

@@ -38,9 +38,9 @@ pub struct Reusable {
 }
 
 impl Reusable {
-    /// Segments that have run.
-    pub fn segments(&self) -> impl Iterator<Item = usize> {
-        self.ms.keys().copied()
+    /// Milliseconds of the segments that have run.
+    pub fn ms(&self) -> f64 {
+        self.ms.values().sum()
     }
 }
 

@@ -1,0 +1,194 @@
+//! Takes examples from the user. They stay on this device; what an experiment asks of them is one randomised bit.
+
+use std::collections::BTreeMap;
+
+use backstitch_protocol::Problem;
+use backstitch_protocol::catalog::{ArmEntry, ExperimentEntry};
+use backstitch_protocol::experiment::Report;
+use backstitch_protocol::id::Name;
+use backstitch_protocol::problem::Code;
+
+use super::adapt::arms;
+use super::run::prepare;
+use super::{Adapted, Client, RunOptions};
+use crate::catalog::success;
+use crate::device::Device;
+use crate::examples::{Examples, MAX_EXAMPLES, Target};
+use crate::experiment::{Window, cost};
+use crate::input::{Input, invalid};
+use crate::ledger::Kind;
+use crate::library::Library;
+use crate::port::{Port, Request};
+use crate::report::{ExampleCounts, LearnResult, label_counts};
+
+/// What the user says is right.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// One of the library's labels.
+    Label(String),
+    /// The index of a class.
+    Class(usize),
+    /// Numbers in the shape of the output.
+    Values(Vec<f32>),
+}
+
+impl<P: Port> Client<P> {
+    /// Keeps an example on this device and says what the model answered before. Where a running experiment has
+    /// gathered its last outcome by it, and the user consents, its one report is sent.
+    pub async fn learn(&self, input: &Input, answer: &Answer) -> Result<LearnResult, Problem> {
+        self.check_open()?;
+        let live = self.live();
+        let target = target_of(&live.library, answer)?;
+        let before = self.run(input, &RunOptions::default(), &|| false).await?;
+        let answered = before.top.first().cloned();
+        let right = matches!((&answered, &target), (Some(a), Target::Class(c)) if a.index == *c);
+        let prepared = prepare(&live.library, input)?;
+        let mut examples = self.examples.lock().await;
+        let id = examples.add(&self.port, prepared.shape, prepared.values, target.clone()).await?;
+        self.drop_old_activations(&examples);
+        let counts = counts(&live, &examples);
+        drop(examples);
+        if matches!(target, Target::Class(_)) {
+            // An experiment that cannot be served just now is no reason to refuse an example.
+            let _later = self.observe_outcome(&live, right).await;
+        }
+        Ok(LearnResult { id, examples: counts, answered, right })
+    }
+
+    /// The examples on this device.
+    pub async fn examples(&self) -> Result<ExampleCounts, Problem> {
+        self.check_open()?;
+        let examples = self.examples.lock().await;
+        Ok(counts(&self.live(), &examples))
+    }
+
+    /// Deletes what this device has learnt: examples, personal weights, contributions not yet sent, and gathered
+    /// outcomes. The ledger and the secret stay: forgetting must not renew the privacy budget.
+    pub async fn forget(&self) -> Result<(), Problem> {
+        self.check_open()?;
+        let _no_training = self.training.lock().await;
+        self.examples.lock().await.clear(&self.port).await?;
+        let mut personal = self.personal.lock().await;
+        personal.clear(&self.port).await?;
+        self.activations.borrow_mut().clear();
+        let mut windows = self.windows.lock().await;
+        windows.retain(|_, window| window.sent);
+        self.write_windows(&windows).await?;
+        for task in &self.library().catalog.tasks {
+            self.port.remove(&self.scope.key(&format!("pending/{}", task.name))).await?;
+        }
+        self.adapt(self.library(), &personal).await
+    }
+
+    fn drop_old_activations(&self, examples: &Examples) {
+        let oldest = examples.all().first().map_or(0, |e| e.id);
+        self.activations.borrow_mut().retain(|(_, id), _| *id >= oldest);
+    }
+
+    /// Adds the outcome to every experiment that this device is in, and sends what has become due.
+    async fn observe_outcome(&self, live: &Adapted, right: bool) -> Result<(), Problem> {
+        let device = self.device.lock().await;
+        let Ok(device) = device.as_ref() else { return Ok(()) };
+        let mut windows = self.windows.lock().await;
+        for (experiment, arm) in arms(&live.library, device.secret())? {
+            let window = windows.entry(experiment.name.clone()).or_default();
+            if window.seed != experiment.seed {
+                *window = Window::new(experiment);
+            }
+            if !window.is_full(experiment) {
+                window.observe(experiment, right, self.uniform()?);
+            }
+            if window.is_full(experiment) && !window.sent && device.consent() {
+                self.report(device, experiment, arm, window).await?;
+            }
+        }
+        self.write_windows(&windows).await
+    }
+
+    /// Sends the report of a full window, once: it is written into the ledger first.
+    async fn report(
+        &self,
+        device: &Device,
+        experiment: &ExperimentEntry,
+        arm: &ArmEntry,
+        window: &mut Window,
+    ) -> Result<(), Problem> {
+        let fresh = window.report.is_none();
+        let uniform = self.uniform()?;
+        let report: Report = window.report(experiment, arm, device.secret(), uniform)?.clone();
+        if fresh {
+            let mut ledger = device.ledger(&self.port).await?;
+            let now = self.port.unix_seconds();
+            ledger.append(Kind::Report, experiment.name.clone(), 0, now, cost(experiment));
+            device.write_ledger(&self.port, &ledger).await?;
+        }
+        let body = serde_json::to_vec(&report).map_err(|e| {
+            Problem::new(Code::Internal, format!("the report does not serialise: {e}"))
+        })?;
+        let library = &self.library().catalog.library;
+        let url = self.address.below(&format!("experiments/{library}.{}/reports", experiment.name));
+        let answer = self.port.fetch(Request::post(url, "application/json", body)).await;
+        match answer.and_then(|response| success(response, "the report")) {
+            Ok(_) => window.sent = true,
+            // The experiment is over or has the report in other words; sending again would not help.
+            Err(problem) if problem.status() < 500 && !problem.is(Code::RateLimited) => {
+                window.sent = true
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn write_windows(&self, windows: &BTreeMap<Name, Window>) -> Result<(), Problem> {
+        let bytes = serde_json::to_vec(windows).map_err(|e| {
+            Problem::new(Code::StorageFailed, format!("the experiments' outcomes: {e}"))
+        })?;
+        self.port.store(&self.scope.key("windows"), &bytes).await
+    }
+
+    /// A fresh draw from [0, 1) with 53 random bits.
+    fn uniform(&self) -> Result<f64, Problem> {
+        let mut bytes = [0; 8];
+        self.port.random(&mut bytes)?;
+        Ok((u64::from_le_bytes(bytes) >> 11) as f64 / (1u64 << 53) as f64)
+    }
+}
+
+fn target_of(library: &Library, answer: &Answer) -> Result<Target, Problem> {
+    let labels = &library.catalog.primary.labels;
+    let known = || invalid(format!("{answer:?} is none of the answers"));
+    match answer {
+        Answer::Label(text) => labels
+            .iter()
+            .position(|label| label == text)
+            .map(Target::Class)
+            .ok_or_else(|| known().with_hint(format!("the labels are {}", labels.join(", ")))),
+        Answer::Class(class) if *class < labels.len() => Ok(Target::Class(*class)),
+        Answer::Class(_) => {
+            Err(known().with_hint(format!("classes are 0 to {}", labels.len().saturating_sub(1))))
+        }
+        Answer::Values(values) => {
+            let wanted: usize = library.session.output().1.iter().product();
+            match values.len() == wanted && values.iter().all(|v| v.is_finite()) {
+                true => Ok(Target::Values(values.clone())),
+                false => Err(invalid(format!("the answer needs {wanted} finite numbers"))),
+            }
+        }
+    }
+}
+
+fn counts(live: &Adapted, examples: &Examples) -> ExampleCounts {
+    let all = examples.all();
+    let held_out = all.iter().filter(|e| e.is_held_out()).count();
+    let trainable =
+        live.slots.iter().filter(|slot| slot.shared.patch.manifest().training.is_some());
+    ExampleCounts {
+        total: all.len(),
+        training: all.len() - held_out,
+        held_out,
+        bytes: examples.bytes(),
+        limit: MAX_EXAMPLES,
+        per_label: label_counts(&live.library.catalog.primary.labels, &examples.per_class()),
+        trains: trainable.map(|slot| slot.shared.name.clone()).collect(),
+    }
+}

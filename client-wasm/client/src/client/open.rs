@@ -1,0 +1,105 @@
+//! Opens a library: catalog, files, programs, and what this device remembers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use backstitch_protocol::Problem;
+use backstitch_protocol::id::Name;
+use futures::lock::Mutex;
+
+use super::{Adapted, Cancelled, Client, Options, check_cancelled};
+use crate::catalog::{Address, Source, blob};
+use crate::cost::CostModel;
+use crate::device::{Device, Scope};
+use crate::examples::Examples;
+use crate::experiment::Window;
+use crate::library::Library;
+use crate::overlap::Overlap;
+use crate::personal::Personal;
+use crate::port::Port;
+use crate::report::Progress;
+
+impl<P: Port> Client<P> {
+    /// Opens the library at `https://host/v1/libraries/name`. Without network, the last good state of this device
+    /// serves.
+    pub async fn open(
+        port: P,
+        library_url: &str,
+        options: Options,
+        progress: &dyn Fn(&Progress),
+        cancelled: &Cancelled<'_>,
+    ) -> Result<Self, Problem> {
+        let report = |stage: &'static str, name: &str, loaded_bytes: u64, total_bytes: u64| {
+            progress(&Progress { stage, name: name.to_owned(), loaded_bytes, total_bytes });
+        };
+        let address = Address::new(library_url)?;
+        let scope = Scope::of(address.library());
+        report("catalog", address.library(), 0, 0);
+        let device = Device::open(&port, scope.clone()).await;
+        let mut source =
+            Source::open(&port, address.clone(), &scope, options.public_key.as_deref()).await?;
+        let catalog = source.current(&port).await?;
+        check_cancelled(cancelled)?;
+        let workshop = options.workshop;
+        let library = Library::load(&port, &address, &workshop, catalog, None, &report).await?;
+        check_cancelled(cancelled)?;
+        let examples = Examples::open(&port, scope.clone()).await?;
+        let personal = Personal::open(&port, scope.clone()).await?;
+        let windows = open_windows(&port, &scope).await?;
+        let secret = device.as_ref().ok().map(|d| *d.secret());
+        let adapted = Adapted::of(Arc::new(library), secret.as_ref(), &personal)?;
+        let cost = CostModel::default();
+        let overlap = Overlap::measure(&|| port.now_ms());
+        let client = Self {
+            address,
+            scope,
+            limit: options.limit,
+            workshop,
+            live: RefCell::new(Arc::new(adapted)),
+            cost: RefCell::new(cost),
+            overlap: Cell::new(overlap),
+            activations: RefCell::default(),
+            source: Mutex::new(source),
+            device: Mutex::new(device),
+            windows: Mutex::new(windows),
+            examples: Mutex::new(examples),
+            personal: Mutex::new(personal),
+            training: Mutex::new(()),
+            closed: Cell::new(false),
+            port,
+        };
+        client.declare_costs();
+        report("ready", client.address.library(), 1, 1);
+        Ok(client)
+    }
+
+    /// The library's built-in samples, if it has some.
+    pub async fn samples(&self) -> Result<Option<Vec<u8>>, Problem> {
+        self.check_open()?;
+        let library = self.library();
+        match &library.catalog.samples {
+            Some(samples) => blob(&self.port, &self.address, samples).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Tells the cost model what each stage computes.
+    pub(super) fn declare_costs(&self) {
+        let live = self.live();
+        let mut cost = self.cost.borrow_mut();
+        for segment in live.library.session.segments() {
+            cost.declare(&segment.name, segment.macs);
+        }
+        for slot in &live.slots {
+            cost.declare(&super::run::stage_of(&slot.shared), slot.shared.compiled.macs);
+        }
+    }
+}
+
+/// The windows of experiments; what is damaged starts again, as its report was not sent twice: the server drops
+/// a second one of the same device.
+async fn open_windows<P: Port>(port: &P, scope: &Scope) -> Result<BTreeMap<Name, Window>, Problem> {
+    let stored = port.load(&scope.key("windows")).await?;
+    Ok(stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
+}

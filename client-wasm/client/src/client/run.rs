@@ -1,0 +1,410 @@
+//! Answers an input: prepare, analyse, select, stitch and run.
+
+use std::sync::Arc;
+
+use backstitch_onnx::Value;
+use backstitch_protocol::Problem;
+
+use super::{Adapted, Cancelled, Client, Slot, check_cancelled};
+use crate::analysis::{FeatureVector, analyse};
+use crate::cost::{CostModel, Estimate};
+use crate::input::Input;
+use crate::library::{Library, Version};
+use crate::overlap::beside;
+use crate::port::Port;
+use crate::preprocessing::{Prepared, plain};
+use crate::report::{Considered, Lit, Ranked, RunCost, RunResult, Used};
+use crate::selection::{Candidate, Choice, CostLimit, Selection, select};
+use crate::session::{Compiled, Plan, Ran, Reusable, Stage, Step, Stitched};
+
+/// Labels that a result names.
+const TOP: usize = 5;
+
+/// How to answer.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Which patches.
+    pub choice: Choice,
+    /// Whether to run the primary alone too.
+    pub compare: bool,
+    /// Replaces the limit that the library was opened with.
+    pub limit: Option<CostLimit>,
+    /// Which weights of what was trained here.
+    pub weights: WeightChoice,
+}
+
+/// Which weights a run takes of patches that were trained here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeightChoice {
+    /// Those that are better here.
+    #[default]
+    Best,
+    /// Those of the catalog.
+    Shared,
+    /// Those trained here.
+    Personal,
+}
+
+/// A run that has begun: the input is prepared, and the first segment has run where it reads nothing else.
+pub struct Pending {
+    live: Arc<Adapted>,
+    prepared: Prepared,
+    input: Value,
+    started: Option<Reusable>,
+    features: Option<FeatureVector>,
+    overlapped: bool,
+    stages: Vec<Stage>,
+}
+
+impl<P: Port> Client<P> {
+    /// Measures an input, without running anything.
+    pub fn analyse(&self, input: &Input) -> Result<FeatureVector, Problem> {
+        self.check_open()?;
+        Ok(analyse(&prepare(&self.library(), input)?))
+    }
+
+    /// Answers an input. Pauses before long runs, so that the caller may cancel.
+    pub async fn run(
+        &self,
+        input: &Input,
+        options: &RunOptions,
+        cancelled: &Cancelled<'_>,
+    ) -> Result<RunResult, Problem> {
+        /// Primaries above this let others go first.
+        const LONG_MS: f64 = 50.0;
+        let live = self.open_run(cancelled)?;
+        if primary_ms(&self.cost.borrow(), &live.library) > LONG_MS {
+            self.port.pause().await;
+            check_cancelled(cancelled)?;
+        }
+        let mut pending = self.prepare_run(live, input)?;
+        self.measure(&mut pending, options.compare)?;
+        check_cancelled(cancelled)?;
+        self.complete(pending, options)
+    }
+
+    /// Prepares an input and runs the first segment, so that somebody else may analyse it meanwhile.
+    pub fn begin(&self, input: &Input) -> Result<Pending, Problem> {
+        let mut pending = self.prepare_run(self.open_run(&|| false)?, input)?;
+        let clock = || self.port.now_ms();
+        pending.started = Some(pending.live.library.session.start(&pending.input, &clock)?);
+        Ok(pending)
+    }
+
+    /// Ends what [`Client::begin`] began, with features from elsewhere; analyses here where there are none.
+    pub fn finish(
+        &self,
+        mut pending: Pending,
+        features: Option<FeatureVector>,
+        options: &RunOptions,
+    ) -> Result<RunResult, Problem> {
+        self.check_open()?;
+        pending.overlapped = features.is_some();
+        pending.features = features;
+        self.complete(pending, options)
+    }
+
+    /// Whether handing the analysis to somebody who answers after `handover_ms` is expected to save time.
+    pub fn overlap_pays(&self, handover_ms: f64) -> bool {
+        let cost = self.cost.borrow();
+        self.overlap.get().pays_for(
+            cost.estimate("analyse").ms,
+            cost.estimate("segment:0").ms,
+            handover_ms,
+        )
+    }
+
+    fn open_run(&self, cancelled: &Cancelled<'_>) -> Result<Arc<Adapted>, Problem> {
+        self.check_open()?;
+        check_cancelled(cancelled)?;
+        Ok(self.live())
+    }
+
+    fn prepare_run(&self, live: Arc<Adapted>, input: &Input) -> Result<Pending, Problem> {
+        let began = self.port.now_ms();
+        let prepared = prepare(&live.library, input)?;
+        let input = Value::f32(&prepared.shape, &prepared.values)?;
+        let stages = vec![Stage { name: "prepare".to_owned(), ms: self.port.now_ms() - began }];
+        Ok(Pending {
+            live,
+            prepared,
+            input,
+            started: None,
+            features: None,
+            overlapped: false,
+            stages,
+        })
+    }
+
+    /// Analyses; beside the first segment where that pays.
+    fn measure(&self, pending: &mut Pending, compare: bool) -> Result<(), Problem> {
+        let clock = || self.port.now_ms();
+        let mut overlap = self.overlap.get();
+        let pays = {
+            let cost = self.cost.borrow();
+            overlap.pays(cost.estimate("analyse").ms, cost.estimate("segment:0").ms, compare)
+        };
+        self.overlap.set(overlap);
+        let began = clock();
+        if pays {
+            let (session, input) = (&pending.live.library.session, &pending.input);
+            let both = beside(|| analyse(&pending.prepared), || session.start(input, &clock));
+            if let Some((features, started)) = both {
+                let started = started?;
+                let waited = (clock() - began - started.ms()).max(0.0);
+                pending.stages.push(Stage { name: "analyse".to_owned(), ms: waited });
+                (pending.features, pending.started, pending.overlapped) =
+                    (Some(features), Some(started), true);
+                return Ok(());
+            }
+        }
+        pending.features = Some(self.analyse_here(&pending.prepared, &mut pending.stages));
+        Ok(())
+    }
+
+    fn analyse_here(&self, prepared: &Prepared, stages: &mut Vec<Stage>) -> FeatureVector {
+        let began = self.port.now_ms();
+        let features = analyse(prepared);
+        let ms = self.port.now_ms() - began;
+        self.cost.borrow_mut().observe("analyse", ms);
+        stages.push(Stage { name: "analyse".to_owned(), ms });
+        features
+    }
+
+    fn complete(&self, pending: Pending, options: &RunOptions) -> Result<RunResult, Problem> {
+        let Pending { live, prepared, input, started, features, overlapped, mut stages } = pending;
+        let clock = || self.port.now_ms();
+        let features = features.unwrap_or_else(|| self.analyse_here(&prepared, &mut stages));
+        let session = &live.library.session;
+        let limit = options.limit.unwrap_or(self.limit);
+        let began = clock();
+        let offered: Vec<Offered<'_>> =
+            live.slots.iter().map(|slot| Offered::of(slot, options.weights)).collect();
+        let (selection, costs) =
+            self.decide(&live, &offered, &features, &limit, &options.choice)?;
+        let chosen: Vec<&Offered<'_>> = selection.chosen().map(|index| &offered[index]).collect();
+        let stitched: Vec<Stitched> = chosen.iter().map(|o| o.version.stitched()).collect();
+        let compiled: Vec<&Compiled> = chosen.iter().map(|o| &*o.version.compiled).collect();
+        let plan = Plan::of(session, &compiled)?;
+        stages.push(Stage { name: "select".to_owned(), ms: clock() - began });
+        let base_began = clock();
+        let (base, reusable) = match options.compare {
+            true => session
+                .base(&input, started, &clock)
+                .map(|(ran, reusable)| (Some(ran), Some(reusable)))?,
+            false => (None, started),
+        };
+        let base_ms = clock() - base_began;
+        let ran = session.run(&plan, &stitched, &input, reusable.as_ref(), &clock)?;
+        self.observe(&live, &chosen, &ran, base.as_ref(), overlapped);
+        stages.extend(ran.stages.iter().cloned());
+        let total_ms = stages.iter().map(|stage| stage.ms).sum();
+        if base.is_some() {
+            stages.push(Stage { name: "base".to_owned(), ms: base_ms });
+        }
+        let catalog = &live.library.catalog;
+        let output = ran.output.f32s()?.to_vec();
+        let base_output = base.map(|ran| ran.output.f32s().map(<[f32]>::to_vec)).transpose()?;
+        Ok(RunResult {
+            top: ranked(&catalog.primary.labels, &output),
+            base_top: base_output.as_ref().map(|output| ranked(&catalog.primary.labels, output)),
+            shape: ran.output.shape().to_vec(),
+            output,
+            base_output,
+            features,
+            patches: chosen.iter().map(|o| o.used()).collect(),
+            cost: RunCost {
+                total_ms,
+                stages,
+                limit_ms: limit.ms,
+                limit_bytes: limit.bytes,
+                bytes: chosen.iter().map(|o| o.version.weight_bytes).sum(),
+                overlapped,
+            },
+            version: live.version_id(chosen.iter().map(|o| &**o.version)),
+            base_version: live.version_id([]),
+            catalog_version: catalog.version,
+            graph: lit(&live.library, &plan, &chosen),
+            candidates: considered(&offered, selection, &costs),
+        })
+    }
+
+    fn decide(
+        &self,
+        live: &Adapted,
+        offered: &[Offered<'_>],
+        features: &FeatureVector,
+        limit: &CostLimit,
+        choice: &Choice,
+    ) -> Result<(Selection, Vec<Estimate>), Problem> {
+        let cost = self.cost.borrow();
+        let costs = offered
+            .iter()
+            .map(|o| added_ms(&cost, &live.library, o.version))
+            .collect::<Result<Vec<Estimate>, Problem>>()?;
+        let candidates: Vec<Candidate<'_>> = offered
+            .iter()
+            .zip(&costs)
+            .map(|(o, estimate)| Candidate {
+                name: &o.version.name,
+                selector: &o.version.selector,
+                has_effect: o.version.weights.has_effect,
+                cost_ms: estimate.ms,
+                cost_bytes: o.version.weight_bytes,
+                replaces: &o.version.replaces,
+            })
+            .collect();
+        let primary = primary_ms(&cost, &live.library);
+        Ok((select(features, &candidates, limit, primary, choice)?, costs))
+    }
+
+    /// Learns from what the stages took.
+    fn observe(
+        &self,
+        live: &Adapted,
+        chosen: &[&Offered<'_>],
+        ran: &Ran,
+        base: Option<&Ran>,
+        overlapped: bool,
+    ) {
+        let mut cost = self.cost.borrow_mut();
+        for stage in &ran.stages {
+            match chosen.iter().find(|o| stage.name == format!("patch:{}", o.version.name)) {
+                Some(offered) => cost.observe(&stage_of(offered.version), stage.ms),
+                None => cost.observe(&stage.name, stage.ms),
+            }
+        }
+        // What was taken over from the run of the primary alone has been counted above.
+        let counted = |name: &str| ran.stages.iter().any(|stage| stage.name == name);
+        for stage in base.iter().flat_map(|ran| &ran.stages).filter(|stage| !counted(&stage.name)) {
+            cost.observe(&stage.name, stage.ms);
+        }
+        if overlapped && base.is_none() && !live.library.session.segments().is_empty() {
+            let mut overlap = self.overlap.get();
+            overlap.observe(ran.reused.contains(&0));
+            self.overlap.set(overlap);
+        }
+    }
+}
+
+/// A patch version that takes part in a selection.
+struct Offered<'a> {
+    version: &'a Arc<Version>,
+    personal: bool,
+}
+
+impl<'a> Offered<'a> {
+    fn of(slot: &'a Slot, weights: WeightChoice) -> Self {
+        let trained = slot.personal.as_ref().filter(|trained| match weights {
+            WeightChoice::Best => trained.in_use,
+            WeightChoice::Shared => false,
+            WeightChoice::Personal => true,
+        });
+        match trained {
+            Some(trained) => Self { version: &trained.version, personal: true },
+            None => Self { version: &slot.shared, personal: false },
+        }
+    }
+
+    fn used(&self) -> Used {
+        let Version { name, number, .. } = &**self.version;
+        Used { name: name.clone(), version: *number, personal: self.personal }
+    }
+}
+
+/// What the cost model calls a patch: versions of one graph cost the same.
+pub(super) fn stage_of(version: &Version) -> String {
+    format!("patch:{}@{}", version.name, &version.patch.graph_digest().hex()[..8])
+}
+
+pub(super) fn prepare(library: &Library, input: &Input) -> Result<Prepared, Problem> {
+    match &library.preprocessing {
+        Some(preprocessing) => preprocessing.prepare(input),
+        None => plain(input, library.session.input().1),
+    }
+}
+
+fn primary_ms(cost: &CostModel, library: &Library) -> f64 {
+    library.session.segments().iter().map(|segment| cost.estimate(&segment.name).ms).sum()
+}
+
+/// What a patch adds to a run of the primary: its own time, less that of segments that it makes needless.
+fn added_ms(cost: &CostModel, library: &Library, version: &Version) -> Result<Estimate, Problem> {
+    let mut estimate = cost.estimate(&stage_of(version));
+    if !version.replaces.is_empty() {
+        let session = &library.session;
+        let plan = Plan::of(session, &[&version.compiled])?;
+        let spared = plan
+            .skipped(session)
+            .into_iter()
+            .map(|s| cost.estimate(&session.segments()[s].name).ms);
+        estimate.ms -= spared.sum::<f64>();
+    }
+    Ok(estimate)
+}
+
+fn considered(
+    offered: &[Offered<'_>],
+    selection: Selection,
+    costs: &[Estimate],
+) -> Vec<Considered> {
+    let each = offered.iter().zip(selection.decisions).zip(costs);
+    each.map(|((offered, decision), estimate)| Considered {
+        name: offered.version.name.clone(),
+        version: offered.version.number,
+        personal: offered.personal,
+        chosen: decision.chosen,
+        reason: decision.reason,
+        reason_code: decision.reason_code,
+        gain: decision.gain,
+        cost_ms: estimate.ms,
+        cost_measured: estimate.measured,
+        cost_bytes: offered.version.weight_bytes,
+        sites: offered.version.sites.clone(),
+        requirements: decision.requirements,
+    })
+    .collect()
+}
+
+fn lit(library: &Library, plan: &Plan<'_>, chosen: &[&Offered<'_>]) -> Lit {
+    let session = &library.session;
+    let mut active = vec!["input".to_owned(), "output".to_owned()];
+    for step in &plan.steps {
+        if let Step::Segment(index) = step {
+            let segment = &session.segments()[*index];
+            active.push(segment.name.clone());
+            let sites = segment.outputs.iter().filter(|name| session.sites().contains(*name));
+            active.extend(sites.map(|site| format!("site:{site}")));
+        }
+    }
+    let input = session.input().0;
+    active.extend(session.sites().contains(input).then(|| format!("site:{input}")));
+    for offered in chosen {
+        for (index, attachment) in offered.version.patch.manifest().attachments.iter().enumerate() {
+            active.push(super::describe::patch_node(&offered.version.name, index));
+            active.push(format!("site:{}", attachment.site()));
+        }
+    }
+    active.sort_unstable();
+    active.dedup();
+    let skipped = plan.skipped(session).into_iter().map(|s| session.segments()[s].name.clone());
+    Lit { active, skipped: skipped.collect() }
+}
+
+/// The best labels by softmax.
+pub(super) fn ranked(labels: &[String], output: &[f32]) -> Vec<Ranked> {
+    if labels.len() != output.len() {
+        return Vec::new();
+    }
+    let top = output.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials: Vec<f64> = output.iter().map(|v| f64::from(v - top).exp()).collect();
+    let sum: f64 = exponentials.iter().sum();
+    let mut order: Vec<usize> = (0..output.len()).collect();
+    order.sort_by(|a, b| output[*b].total_cmp(&output[*a]).then(a.cmp(b)));
+    let named = |index: usize| Ranked {
+        index,
+        label: labels[index].clone(),
+        score: exponentials[index] / sum,
+    };
+    order.into_iter().take(TOP).map(named).collect()
+}
