@@ -1,0 +1,144 @@
+//! Small state by key in IndexedDB; in memory where there is none.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use backstitch_protocol::Problem;
+use backstitch_protocol::problem::Code;
+use js_sys::{Promise, Reflect, Uint8Array};
+use wasm_bindgen::prelude::Closure;
+use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen_futures::JsFuture;
+use web_sys::{
+    IdbDatabase, IdbFactory, IdbObjectStore, IdbOpenDbRequest, IdbRequest, IdbTransaction,
+    IdbTransactionMode,
+};
+
+const DATABASE: &str = "backstitch";
+const STORE: &str = "state";
+
+/// Bytes by key.
+pub(crate) enum Storage {
+    Database(IdbDatabase),
+    Memory(RefCell<BTreeMap<String, Vec<u8>>>),
+}
+
+impl Storage {
+    /// Opens the database, or memory where the caller wants that or the browser refuses, as in some private windows.
+    pub(crate) async fn open(persist: bool) -> Self {
+        let database = match persist {
+            true => open().await.ok(),
+            false => None,
+        };
+        database.map_or_else(|| Self::Memory(RefCell::default()), Self::Database)
+    }
+
+    pub(crate) async fn load(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+        match self {
+            Self::Memory(map) => Ok(map.borrow().get(key).cloned()),
+            Self::Database(database) => {
+                let (_, store) = begin(database, IdbTransactionMode::Readonly)?;
+                let found =
+                    settled(&store.get(&key.into()).map_err(failed)?).await.map_err(failed)?;
+                Ok(found.dyn_ref::<Uint8Array>().map(Uint8Array::to_vec))
+            }
+        }
+    }
+
+    pub(crate) async fn store(&self, key: &str, bytes: &[u8]) -> Result<(), Problem> {
+        match self {
+            Self::Memory(map) => {
+                map.borrow_mut().insert(key.to_owned(), bytes.to_vec());
+                Ok(())
+            }
+            Self::Database(database) => {
+                let (transaction, store) = begin(database, IdbTransactionMode::Readwrite)?;
+                store.put_with_key(&Uint8Array::from(bytes), &key.into()).map_err(failed)?;
+                committed(&transaction).await
+            }
+        }
+    }
+
+    pub(crate) async fn remove(&self, key: &str) -> Result<(), Problem> {
+        match self {
+            Self::Memory(map) => {
+                map.borrow_mut().remove(key);
+                Ok(())
+            }
+            Self::Database(database) => {
+                let (transaction, store) = begin(database, IdbTransactionMode::Readwrite)?;
+                store.delete(&key.into()).map_err(failed)?;
+                committed(&transaction).await
+            }
+        }
+    }
+}
+
+async fn open() -> Result<IdbDatabase, JsValue> {
+    let factory: IdbFactory = Reflect::get(&js_sys::global(), &"indexedDB".into())?.dyn_into()?;
+    let request: IdbOpenDbRequest = factory.open_with_u32(DATABASE, 1)?;
+    let asked = request.clone();
+    let upgrade = Closure::once_into_js(move |_: JsValue| {
+        if let Ok(database) = asked.result().and_then(JsCast::dyn_into::<IdbDatabase>) {
+            let _made = database.create_object_store(STORE);
+        }
+    });
+    request.set_onupgradeneeded(upgrade.dyn_ref());
+    let database: IdbDatabase = settled(&request).await?.dyn_into()?;
+    // Another page that opens a newer version of the database must not have to wait for this one.
+    let own = database.clone();
+    database.set_onversionchange(Closure::once_into_js(move |_: JsValue| own.close()).dyn_ref());
+    Ok(database)
+}
+
+fn begin(
+    database: &IdbDatabase,
+    mode: IdbTransactionMode,
+) -> Result<(IdbTransaction, IdbObjectStore), Problem> {
+    let transaction = database.transaction_with_str_and_mode(STORE, mode).map_err(failed)?;
+    let store = transaction.object_store(STORE).map_err(failed)?;
+    Ok((transaction, store))
+}
+
+/// Waits for a request's result.
+async fn settled(request: &IdbRequest) -> Result<JsValue, JsValue> {
+    let promise = Promise::new(&mut |resolve, reject| {
+        let (asked, failed) = (request.clone(), request.clone());
+        let done = Closure::once_into_js(move |_: JsValue| {
+            let _resolved =
+                resolve.call1(&JsValue::UNDEFINED, &asked.result().unwrap_or(JsValue::UNDEFINED));
+        });
+        let broken = Closure::once_into_js(move |_: JsValue| {
+            let error = failed.error().ok().flatten().map_or(JsValue::NULL, JsValue::from);
+            let _rejected = reject.call1(&JsValue::UNDEFINED, &error);
+        });
+        request.set_onsuccess(done.dyn_ref());
+        request.set_onerror(broken.dyn_ref());
+    });
+    JsFuture::from(promise).await
+}
+
+/// Waits until a transaction is durable.
+async fn committed(transaction: &IdbTransaction) -> Result<(), Problem> {
+    let promise = Promise::new(&mut |resolve, reject| {
+        let done = Closure::once_into_js(move |_: JsValue| {
+            let _resolved = resolve.call0(&JsValue::UNDEFINED);
+        });
+        transaction.set_oncomplete(done.dyn_ref());
+        let own = transaction.clone();
+        let broken = Closure::once_into_js(move |_: JsValue| {
+            let error = own.error().map_or(JsValue::NULL, JsValue::from);
+            let _rejected = reject.call1(&JsValue::UNDEFINED, &error);
+        });
+        transaction.set_onabort(broken.dyn_ref());
+    });
+    JsFuture::from(promise).await.map(|_| ()).map_err(failed)
+}
+
+fn failed(error: JsValue) -> Problem {
+    let exception = error.dyn_ref::<web_sys::DomException>();
+    let name = exception.map(|e| e.name()).unwrap_or_else(|| "unknown".to_owned());
+    let message = exception.map(|e| e.message()).unwrap_or_default();
+    Problem::new(Code::StorageFailed, format!("IndexedDB: {name} {message}"))
+        .with_hint("the disk may be full, or the browser's private mode may forbid storage")
+}
