@@ -3,7 +3,12 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use backstitch_edge::data::Pictures;
+use backstitch_edge::{Fleet, FleetEvent, FleetOptions};
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
 use clap::Args;
@@ -11,7 +16,14 @@ use clap::Args;
 use super::{asked_to_stop, start_log};
 use crate::config::{Config, Log, LogFormat};
 use crate::failure::{Failure, Result};
+use crate::registry::{Catalogs, Source};
 use crate::server::{Running, Server};
+
+/// The embedded library that the simulated devices use.
+const LIBRARY: &str = "fashion";
+
+/// Between two contributions, so that a round takes some ten seconds and an onlooker can follow.
+const PACE: Duration = Duration::from_millis(150);
 
 /// Run everything at once, without configuration, to look at it.
 #[derive(Debug, Args)]
@@ -23,6 +35,9 @@ pub(super) struct Demo {
     /// Open the page in the browser.
     #[arg(long)]
     open: bool,
+    /// Simulated devices that contribute; when all have done what they may, as many new ones come. 0: none.
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    clients: usize,
     /// Keep the data here; otherwise it is gone when the demo ends.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -44,8 +59,13 @@ impl Demo {
             open(&running.public_url());
         }
         let told = tokio::spawn(tell_versions(running.services().catalogs.clone()));
+        let ended = Arc::new(AtomicBool::new(false));
+        let (url, until) = (running.library_url(LIBRARY), Arc::clone(&ended));
+        let devices = tokio::task::spawn_blocking(move || contribute(url, self.clients, &until));
         asked_to_stop().await;
         told.abort();
+        ended.store(true, Ordering::Relaxed);
+        devices.await.while_doing("ending the simulated devices")??;
         running.shutdown().await;
         Ok(())
     }
@@ -70,8 +90,49 @@ impl Demo {
     }
 }
 
+/// Simulated devices on real pictures, until the demo ends. Each keeps to its own ledger; whoever comes after a
+/// fleet has retired is a new profile. The pictures are none that the primary was trained on.
+fn contribute(library_url: String, nodes: usize, ended: &AtomicBool) -> Result<()> {
+    if nodes == 0 {
+        return Ok(());
+    }
+    let source = Source::Embedded;
+    let images = source.read("data/pool-images-idx3-ubyte.gz")?;
+    let pictures = Pictures::read(&images, &source.read("data/pool-labels-idx1-ubyte.gz")?)?;
+    // One thread, so that the page keeps a core.
+    let mut options = FleetOptions { library_url, nodes, threads: 1, pace: PACE, seed: 1 };
+    while !ended.load(Ordering::Relaxed) {
+        let fleet = Fleet::start(&options, &pictures, tell_fleet);
+        while !ended.load(Ordering::Relaxed) && !fleet.is_finished() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        fleet.stop();
+        options.seed += 1;
+    }
+    Ok(())
+}
+
+fn tell_fleet(event: FleetEvent) {
+    match event {
+        FleetEvent::Contributed { round } => {
+            tracing::debug!(round, "a simulated device contributed")
+        }
+        FleetEvent::Kept { code } => tracing::debug!(code, "a simulated device kept its update"),
+        // The round may close while a device trains for it.
+        FleetEvent::Failed(problem)
+            if problem.is(Code::VersionStale) || problem.is(Code::RoundClosed) =>
+        {
+            tracing::debug!(%problem, "a simulated device came too late");
+        }
+        FleetEvent::Failed(problem) => tracing::warn!(%problem, "a simulated device failed"),
+        FleetEvent::Retired { nodes } => {
+            tracing::info!(nodes, "the simulated devices have contributed as often as they may");
+        }
+    }
+}
+
 /// On a terminal, a line whenever a new version is published.
-async fn tell_versions(catalogs: std::sync::Arc<crate::registry::Catalogs>) {
+async fn tell_versions(catalogs: Arc<Catalogs>) {
     if !std::io::stderr().is_terminal() {
         return;
     }

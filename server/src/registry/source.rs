@@ -15,7 +15,7 @@ use crate::failure::{Failure, Result, not_found};
 #[allow_missing = true]
 #[exclude = "make/*"]
 #[exclude = "golden/*"]
-#[exclude = "data/*.gz"]
+#[exclude = "data/test-*"]
 struct Fashion;
 
 /// A readable library.
