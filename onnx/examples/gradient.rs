@@ -89,6 +89,7 @@ fn main() -> std::result::Result<(), Box<dyn Failure>> {
     let outputs = Program::compile(&training, &Dims::new())?.run(&select(&training, &inputs))?;
     if let Some(folder) = request.dump {
         let stem = Path::new(&request.file).file_stem().unwrap_or_default().to_string_lossy();
+        let stem = format!("{stem}.{}", request.loss.as_str());
         write(Path::new(&folder), &stem, (&suffix, &training), (&inputs, &outputs))?;
     }
     let mut forward = suffix.clone();
@@ -167,7 +168,8 @@ fn random(info: &ValueInfo, unit: &mut impl FnMut() -> f32) -> Result<Tensor> {
     if !info.name.contains("mask") {
         values.iter_mut().for_each(|value| *value = unit());
     }
-    let count = |value: &f32| (value * 100.0) as i64;
+    let most = if info.name == "target" { 2.0 } else { 100.0 };
+    let count = |value: &f32| (value * most) as i64;
     match info.dtype {
         DType::F32 => {
             let spread: Vec<f32> = values.iter().map(|value| value * 2.0 - 1.0).collect();

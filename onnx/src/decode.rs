@@ -286,7 +286,10 @@ fn decode_shape(proto: proto::TensorShapeProto, place: &str) -> Result<Vec<Dim>>
         .into_iter()
         .map(|dim| match dim.value {
             Some(Value::DimValue(size)) => usize::try_from(size).map_or(Dim::Unknown, Dim::Fixed),
-            Some(Value::DimParam(symbol)) if !symbol.is_empty() => Dim::Symbol(symbol),
+            // Exporters write `?` for every open dimension; it names none.
+            Some(Value::DimParam(symbol)) if !matches!(symbol.as_str(), "" | "?") => {
+                Dim::Symbol(symbol)
+            }
             _ => Dim::Unknown,
         })
         .collect();

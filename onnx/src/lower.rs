@@ -11,6 +11,7 @@ use crate::model::{Attribute, Dim, Graph, Model, Node};
 use crate::tensor::{DType, Tensor};
 
 mod indexing;
+mod parameters;
 mod products;
 mod recurrent;
 
@@ -18,10 +19,12 @@ mod recurrent;
 type Rule = fn(&mut Lowering<'_>, &Node) -> Result<bool>;
 
 const RULES: &[(&str, Rule)] = &[
+    ("BatchNormalization", parameters::batch_normalization),
     ("Cast", cast),
     ("Celu", celu),
     ("Compress", indexing::compress),
     ("ConvTranspose", products::conv_transpose),
+    ("DequantizeLinear", parameters::dequantize_linear),
     ("Einsum", products::einsum),
     ("GRU", recurrent::recurrent),
     ("GatherND", indexing::gather_nd),

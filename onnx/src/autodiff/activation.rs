@@ -11,10 +11,11 @@ pub(super) fn relu(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
     chain(b, node, dy, &mask)
 }
 
-/// `y · (1 − y)`.
+/// `y · (1 − y)`; as `y − y²` it would lose all digits where the sigmoid saturates at one.
 pub(super) fn sigmoid(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
-    let square = b.mul(y(node), y(node));
-    let derivative = b.sub(y(node), &square);
+    let one = b.scalar(dy, 1.0);
+    let rest = b.sub(&one, y(node));
+    let derivative = b.mul(y(node), &rest);
     chain(b, node, dy, &derivative)
 }
 

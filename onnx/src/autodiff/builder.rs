@@ -17,6 +17,8 @@ pub(crate) struct Builder {
     opset: i64,
     shapes: Shapes,
     constants: BTreeMap<(DType, Vec<usize>, Vec<u8>), String>,
+    /// Tensors that repeat another one along some axis, through layout operators too.
+    repeated: BTreeSet<String>,
     wanted: BTreeSet<String>,
     contributions: BTreeMap<String, Vec<String>>,
     next: usize,
@@ -26,11 +28,14 @@ pub(crate) struct Builder {
 impl Builder {
     /// Starts from the forward graph and the concrete shapes of its tensors.
     pub(crate) fn new(model: Model, shapes: Shapes) -> Self {
+        let repeats = model.graph.nodes.iter().filter(|node| node.op == "Expand");
+        let repeated = repeats.flat_map(|node| node.outputs.iter().cloned()).collect();
         Self {
             graph: model.graph,
             opset: model.opset,
             shapes,
             constants: BTreeMap::new(),
+            repeated,
             wanted: BTreeSet::new(),
             contributions: BTreeMap::new(),
             next: 0,
@@ -59,11 +64,6 @@ impl Builder {
     /// The graph so far.
     pub(crate) fn graph(&self) -> &Graph {
         &self.graph
-    }
-
-    /// The graph so far, for the steps that change its interface.
-    pub(crate) fn graph_mut(&mut self) -> &mut Graph {
-        &mut self.graph
     }
 
     /// Declares a tensor that no emitted node makes, such as the target.
@@ -152,6 +152,11 @@ impl Builder {
         }
     }
 
+    /// Whether the tensor is, but for its layout, the result of an `Expand`.
+    pub(super) fn is_repeated(&self, name: &str) -> bool {
+        self.repeated.contains(name)
+    }
+
     /// Gives a tensor the name under which the caller of the result finds it.
     pub(crate) fn publish(&mut self, x: &str, name: &str) {
         let fact = self.fact(x);
@@ -175,6 +180,10 @@ impl Builder {
         }
         self.shapes.insert(name.clone(), (dtype, shape));
         self.graph.nodes.push(node);
+        let moves = matches!(op, "Reshape" | "Transpose" | "Slice" | "Neg");
+        if op == "Expand" || (moves && inputs.first().is_some_and(|x| self.is_repeated(x))) {
+            self.repeated.insert(name.clone());
+        }
         name
     }
 

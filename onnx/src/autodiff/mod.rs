@@ -110,7 +110,6 @@ pub fn differentiate(model: &Model, objective: &Objective<'_>, dims: &Dims) -> R
     let shapes = engine::infer(&model, dims)?;
     interface::check_trainable_path(&model, &shapes, &output, objective)?;
     let mut builder = Builder::new(model, shapes);
-    normalisation::lower(&mut builder, objective.trainable)?;
     let path = Path::trace(&builder, &output, objective.trainable)?;
     builder.want(path.wanted);
     let loss = loss::append(&mut builder, objective.loss, &output)?;

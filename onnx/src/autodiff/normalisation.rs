@@ -3,7 +3,7 @@
 use super::builder::Builder;
 use super::layout::axis;
 use super::reduction::norm_gradient;
-use super::{path, unsupported};
+use super::unsupported;
 use crate::error::Result;
 use crate::model::Node;
 
@@ -179,38 +179,6 @@ pub(super) fn batch(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
         let bent = b.mul(&along, &square);
         let gradient = b.scale(&bent, -0.5);
         b.give(node, 4, &gradient);
-    }
-    Ok(())
-}
-
-/// Engines want the parameters of a batch normalisation as constants. Where one is trainable it becomes an input, so
-/// the node is written out as a product and a sum.
-pub(super) fn lower(b: &mut Builder, trainable: &[&str]) -> Result<()> {
-    let active = path::active(b, trainable);
-    let open = |node: &Node| {
-        node.op == "BatchNormalization"
-            && node.inputs.iter().skip(1).any(|name| active.contains(name))
-    };
-    let nodes = std::mem::take(&mut b.graph_mut().nodes);
-    for node in nodes {
-        if !open(&node) {
-            b.graph_mut().nodes.push(node);
-            continue;
-        }
-        if node.int("training_mode", 0) != 0 {
-            return Err(unsupported(&node, "training_mode", "export the model for inference"));
-        }
-        let rank = b.shape(x(&node)).len();
-        let [scale, bias, mean, variance] = [1, 2, 3, 4].map(|i| node.input(i).unwrap_or_default());
-        let inverse = inverse_deviation(b, variance, f64::from(node.float("epsilon", 1e-5)));
-        let slope = b.mul(scale, &inverse);
-        let shifted = b.mul(mean, &slope);
-        let offset = b.sub(bias, &shifted);
-        let slope = per_channel(b, &slope, rank);
-        let offset = per_channel(b, &offset, rank);
-        let scaled = b.mul(x(&node), &slope);
-        let sum = b.add(&scaled, &offset);
-        b.publish(&sum, y(&node));
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ impl Path {
 
 /// The tensors that depend on a trainable by a chain of float tensors. Integers carry no gradient, and neither do
 /// piecewise constant operators.
-pub(super) fn active(builder: &Builder, trainable: &[&str]) -> BTreeSet<String> {
+fn active(builder: &Builder, trainable: &[&str]) -> BTreeSet<String> {
     let mut active: BTreeSet<String> = trainable.iter().map(|name| (*name).to_owned()).collect();
     for node in &builder.graph().nodes {
         let stops =

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 
 TOLERANCE = 1e-4
-TYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64}
+TYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64, "I32": np.int32}
 
 
 def load(path: pathlib.Path) -> dict[str, np.ndarray]:

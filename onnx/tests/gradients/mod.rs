@@ -3,4 +3,5 @@
 
 mod case;
 mod errors;
+mod golden;
 mod rules;
