@@ -1,203 +1,331 @@
-//! Many simulated devices on real data that contribute to a running server, as browsers would.
+//! Many simulated devices that contribute to a server over real HTTP, each with its own data, secret and ledger.
+//!
+//! Everything that is compiled is shared, so a device costs its own data and little more. A device that has
+//! contributed as often as its ledger allows retires; the fleet says so, and may let a fresh one take its place.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use backstitch_client::workshop::Workshop;
+use backstitch_client::random::SplitMix;
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
+use futures::executor::block_on;
+use serde::Serialize;
 
-use crate::data::{Example, Pictures};
-use crate::node::Node;
-use crate::port::Network;
+use crate::data::Pictures;
+use crate::node::{Node, NodeOptions, Person};
 
-/// How a fleet works.
-#[derive(Clone, Debug)]
+/// How long a worker waits before it looks for the next round.
+const POLL: Duration = Duration::from_millis(250);
+
+/// Outcomes that a device gives to experiments on one visit.
+const OUTCOMES_PER_VISIT: usize = 16;
+
+/// A fleet.
+#[derive(Clone)]
 pub struct FleetOptions {
-    /// `http://host:port/v1/libraries/name`.
-    pub library_url: String,
-    /// Devices in all.
-    pub nodes: usize,
-    /// Threads that they share.
-    pub threads: usize,
-    /// Time between two contributions of one thread, so that an onlooker can follow.
+    /// Server, library, and what all devices share; the folder is ignored.
+    pub node: NodeOptions,
+    /// Devices at any time.
+    pub clients: usize,
+    /// Pictures of one device, on average; a fifth more or less.
+    pub examples_per_client: usize,
+    /// Concentration of the Dirichlet distribution of labels; smaller is more skewed.
+    pub concentration: f64,
+    /// Threads.
+    pub parallelism: usize,
+    /// Shortest time between two visits of one thread's devices.
     pub pace: Duration,
-    /// Decides who owns which pictures.
+    /// Decides data and order; the devices' secrets are always fresh.
     pub seed: u64,
+    /// Whether a fresh device takes the place of one that retires.
+    pub renew: bool,
+    /// Ends when the server's round has grown by this many.
+    pub rounds: Option<u64>,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        Self {
+            node: NodeOptions::default(),
+            clients: 64,
+            examples_per_client: 50,
+            concentration: 0.5,
+            parallelism: 2,
+            pace: Duration::ZERO,
+            seed: 1,
+            renew: true,
+            rounds: None,
+        }
+    }
 }
 
 /// What happens in a fleet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FleetEvent {
-    /// A device contributed to this round.
+    /// A device with its data is ready.
+    Joined {
+        /// The device.
+        node: usize,
+        /// Its pictures.
+        examples: usize,
+    },
+    /// A device's update was accepted.
     Contributed {
+        /// The device.
+        node: usize,
         /// The round.
         round: u64,
+        /// Bytes sent.
+        bytes: usize,
     },
-    /// A device kept its update to itself, for this reason.
-    Kept {
-        /// The stable code.
+    /// A device did not contribute, for its own reasons.
+    Skipped {
+        /// The device.
+        node: usize,
+        /// The round.
+        round: u64,
+        /// Why.
         code: String,
     },
-    /// The server could not be reached or refused.
-    Failed(Problem),
-    /// No device of a thread may take part any more in this period.
+    /// A device has contributed as often as its ledger allows.
     Retired {
-        /// How many of them.
-        nodes: usize,
+        /// The device.
+        node: usize,
+    },
+    /// The server refused or could not be reached.
+    Failed {
+        /// The device.
+        node: usize,
+        /// Why.
+        code: String,
+        /// In words.
+        message: String,
     },
 }
 
-/// A running fleet. Dropping it asks it to stop.
-pub struct Fleet {
-    stopping: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+/// What a fleet did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FleetReport {
+    /// Accepted updates.
+    pub contributed: usize,
+    /// Visits on which a device had reasons not to contribute.
+    pub skipped: usize,
+    /// Devices that may not contribute any more.
+    pub retired: usize,
+    /// Refusals of the server and failures on the way to it.
+    pub failed: usize,
 }
 
-/// Longest nap between two looks at the stop sign.
-const NAP: Duration = Duration::from_millis(50);
+#[derive(Default)]
+struct Counts {
+    contributed: AtomicUsize,
+    skipped: AtomicUsize,
+    retired: AtomicUsize,
+    failed: AtomicUsize,
+}
 
-impl Fleet {
-    /// Starts the devices; `told` hears of every event, from several threads.
-    pub fn start(
-        options: &FleetOptions,
-        pictures: &Pictures,
-        told: impl Fn(FleetEvent) + Send + Sync + 'static,
-    ) -> Self {
-        let stopping = Arc::new(AtomicBool::new(false));
-        let people = Mutex::new(pictures.people(options.nodes, options.seed));
-        let shared = Arc::new(Shared {
-            options: options.clone(),
-            network: Network::default(),
-            workshop: Arc::default(),
-            people,
-            stopping: stopping.clone(),
-            told: Box::new(told),
-        });
-        let threads = (0..options.threads.max(1))
-            .map(|_| {
-                let shared = shared.clone();
-                std::thread::spawn(move || shared.work())
-            })
-            .collect();
-        Self { stopping, threads }
+/// Runs a fleet until `shutdown` is set, the rounds are done, or every device has retired. `progress` is called from
+/// several threads. Fails where the server cannot be opened at all.
+pub fn run(
+    options: &FleetOptions,
+    pictures: &Pictures,
+    progress: &(dyn Fn(&FleetEvent) + Sync),
+    shutdown: &AtomicBool,
+) -> Result<FleetReport, Problem> {
+    if pictures.is_empty() || options.clients == 0 {
+        return Err(Problem::new(Code::InputInvalid, "a fleet needs devices and pictures"));
     }
-
-    /// Stops and waits until every thread has ended.
-    pub fn stop(mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has nothing left to wait for.
-            let _ = thread.join();
+    // Opened first and alone: whatever is wrong shows at once, and everything is compiled by one thread.
+    let scout = Node::open(&options.node)?;
+    let first_round = round_of(&scout);
+    let fleet = Fleet {
+        options,
+        pictures,
+        progress,
+        shutdown,
+        counts: Counts::default(),
+        next: AtomicUsize::new(0),
+        first_round,
+        done: AtomicBool::new(false),
+    };
+    let threads = options.parallelism.clamp(1, options.clients);
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let share = options.clients / threads + usize::from(thread < options.clients % threads);
+            let fleet = &fleet;
+            scope.spawn(move || fleet.work(thread as u64, share));
         }
-    }
-
-    /// Whether all devices have retired or stopped.
-    pub fn is_finished(&self) -> bool {
-        self.threads.iter().all(JoinHandle::is_finished)
-    }
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
-    }
-}
-
-struct Shared {
-    options: FleetOptions,
-    network: Network,
-    workshop: Arc<Workshop>,
-    /// Whoever has not joined yet.
-    people: Mutex<Vec<Vec<Example>>>,
-    stopping: Arc<AtomicBool>,
-    told: Box<dyn Fn(FleetEvent) + Send + Sync>,
-}
-
-/// What became of a device's try.
-enum Outcome {
-    /// It may try again in a later round.
-    Again,
-    /// It may take part no more in this period.
-    Done,
-}
-
-impl Shared {
-    /// One thread: a new device joins until all have, then the old ones take turns until none may any more.
-    fn work(&self) {
-        let mut nodes = std::collections::VecDeque::new();
-        let mut retired = 0;
-        while !self.stopped() {
-            let person = self.people.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let node = match person.map(|examples| self.join(&examples)) {
-                Some(Ok(node)) => node,
-                Some(Err(problem)) => {
-                    (self.told)(FleetEvent::Failed(problem));
-                    self.rest();
-                    continue;
-                }
-                None => match nodes.pop_front() {
-                    Some(node) => node,
-                    None => break,
-                },
-            };
-            match self.take_part(&node) {
-                Outcome::Again => nodes.push_back(node),
-                Outcome::Done => retired += 1,
-            }
-            self.rest();
-        }
-        if !self.stopped() {
-            (self.told)(FleetEvent::Retired { nodes: retired });
-        }
-    }
-
-    fn join(&self, examples: &[Example]) -> Result<Node, Problem> {
-        let node = Node::open(&self.options.library_url, &self.network, &self.workshop)?;
-        node.teach(examples)?;
-        Ok(node)
-    }
-
-    fn take_part(&self, node: &Node) -> Outcome {
-        match node.contribute() {
-            Ok(result) if result.contributed => {
-                (self.told)(FleetEvent::Contributed { round: result.round });
-                Outcome::Again
-            }
-            Ok(result) => {
-                let code = result.reason.map(|reason| reason.code).unwrap_or_default();
-                let done = code == Code::ParticipationLimit.as_str() && limit_is_final(node);
-                (self.told)(FleetEvent::Kept { code });
-                if done { Outcome::Done } else { Outcome::Again }
-            }
-            // The round closed under it, or the server is away: a later try may do.
-            Err(problem) => {
-                (self.told)(FleetEvent::Failed(problem));
-                Outcome::Again
-            }
-        }
-    }
-
-    fn rest(&self) {
-        let mut left = self.options.pace;
-        while !left.is_zero() && !self.stopped() {
-            let nap = left.min(NAP);
-            std::thread::sleep(nap);
-            left -= nap;
-        }
-    }
-
-    fn stopped(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-    }
-}
-
-/// Whether a device has used up its period, rather than waiting for the next round only.
-fn limit_is_final(node: &Node) -> bool {
-    let privacy = futures::executor::block_on(node.client().privacy());
-    privacy.is_ok_and(|p| {
-        p.tasks.iter().all(|task| task.participations >= task.max_participations as usize)
+    });
+    let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+    let counts = &fleet.counts;
+    Ok(FleetReport {
+        contributed: count(&counts.contributed),
+        skipped: count(&counts.skipped),
+        retired: count(&counts.retired),
+        failed: count(&counts.failed),
     })
+}
+
+struct Fleet<'a> {
+    options: &'a FleetOptions,
+    pictures: &'a Pictures,
+    progress: &'a (dyn Fn(&FleetEvent) + Sync),
+    shutdown: &'a AtomicBool,
+    counts: Counts,
+    next: AtomicUsize,
+    first_round: u64,
+    done: AtomicBool,
+}
+
+/// A device of this thread. It is opened and taught on its first visit.
+struct Member {
+    number: usize,
+    device: Option<(Node, Person)>,
+    visited_round: Option<u64>,
+    retired: bool,
+}
+
+/// What a visit came to.
+enum Visit {
+    Contributed(u64),
+    Skipped(u64),
+    Retired,
+    /// The server is behind, ahead or away: look again.
+    Again,
+}
+
+impl Fleet<'_> {
+    fn work(&self, thread: u64, share: usize) {
+        let Ok(scout) = Node::open(&self.options.node) else { return };
+        let mut draws = SplitMix::new(self.options.seed ^ (thread << 32));
+        let mut members: Vec<Member> = (0..share).map(|_| self.member()).collect();
+        while !self.over() && members.iter().any(|m| !m.retired) {
+            let _stale_until_next_time = block_on(scout.client().refresh());
+            let round = round_of(&scout);
+            if self.options.rounds.is_some_and(|rounds| round >= self.first_round + rounds) {
+                self.done.store(true, Ordering::Relaxed);
+                return;
+            }
+            draws.shuffle(&mut members);
+            let mut visited = false;
+            for member in
+                members.iter_mut().filter(|m| !m.retired && m.visited_round != Some(round))
+            {
+                if self.over() {
+                    return;
+                }
+                let began = Instant::now();
+                match self.visit(member) {
+                    Visit::Contributed(at) | Visit::Skipped(at) => {
+                        (member.visited_round, visited) = (Some(at), true);
+                        self.wait(self.options.pace.saturating_sub(began.elapsed()));
+                        if at != round {
+                            break;
+                        }
+                    }
+                    Visit::Retired if self.options.renew => *member = self.member(),
+                    Visit::Retired => member.retired = true,
+                    Visit::Again => break,
+                }
+            }
+            if !visited {
+                self.wait(POLL);
+            }
+        }
+    }
+
+    fn member(&self) -> Member {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Member { number, device: None, visited_round: None, retired: false }
+    }
+
+    fn visit(&self, member: &mut Member) -> Visit {
+        let node = member.number;
+        match self.try_visit(member) {
+            Ok(visit) => visit,
+            Err(problem) => {
+                let event = FleetEvent::Failed {
+                    node,
+                    code: problem.code().to_owned(),
+                    message: problem.detail().to_owned(),
+                };
+                self.tell(&self.counts.failed, &event);
+                Visit::Again
+            }
+        }
+    }
+
+    fn try_visit(&self, member: &mut Member) -> Result<Visit, Problem> {
+        let number = member.number;
+        if member.device.is_none() {
+            member.device = Some(self.join(number)?);
+        }
+        let Some((node, person)) = &mut member.device else { return Ok(Visit::Again) };
+        let wanted = node.wanted_outcomes()?.min(OUTCOMES_PER_VISIT);
+        node.use_on(&person.everyday(self.pictures, wanted)?)?;
+        let result = node.contribute()?;
+        let round = result.round;
+        let Some(reason) = result.reason else {
+            let event = FleetEvent::Contributed { node: number, round, bytes: result.bytes };
+            self.tell(&self.counts.contributed, &event);
+            return Ok(Visit::Contributed(round));
+        };
+        if reason.code == Code::RoundClosed.as_str() {
+            return Ok(Visit::Again);
+        }
+        let task = block_on(node.client().privacy())?
+            .tasks
+            .into_iter()
+            .find(|task| task.name == result.task);
+        let spent =
+            task.is_some_and(|task| task.participations >= task.max_participations as usize);
+        if spent || reason.code == Code::BudgetExhausted.as_str() {
+            self.tell(&self.counts.retired, &FleetEvent::Retired { node: number });
+            return Ok(Visit::Retired);
+        }
+        let event = FleetEvent::Skipped { node: number, round, code: reason.code };
+        self.tell(&self.counts.skipped, &event);
+        Ok(Visit::Skipped(round))
+    }
+
+    fn join(&self, number: usize) -> Result<(Node, Person), Problem> {
+        let options = NodeOptions { folder: None, ..self.options.node.clone() };
+        let node = Node::open(&options)?;
+        let seed = self.options.seed.wrapping_mul(0x9E37_79B9).wrapping_add(number as u64);
+        let average = self.options.examples_per_client.max(1);
+        let spread = average / 5;
+        let count = average - spread + SplitMix::new(seed).below(2 * spread + 1);
+        let mut person = Person::draw(self.pictures, count, self.options.concentration, seed);
+        node.teach(&person.examples(self.pictures)?)?;
+        node.consent()?;
+        (self.progress)(&FleetEvent::Joined { node: number, examples: count });
+        Ok((node, person))
+    }
+
+    fn tell(&self, counter: &AtomicUsize, event: &FleetEvent) {
+        counter.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(?event, "fleet");
+        (self.progress)(event);
+    }
+
+    fn over(&self) -> bool {
+        self.shutdown.load(Ordering::Relaxed) || self.done.load(Ordering::Relaxed)
+    }
+
+    /// Sleeps in short naps, so that a shutdown is quick.
+    fn wait(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.over() {
+            thread::sleep(
+                until.saturating_duration_since(Instant::now()).min(Duration::from_millis(50)),
+            );
+        }
+    }
+}
+
+fn round_of(node: &Node) -> u64 {
+    node.client().live().library.catalog.tasks.first().map_or(0, |task| task.round)
 }

@@ -1,12 +1,15 @@
-//! The Backstitch client as a native node: one edge device, or a fleet of simulated ones on real data.
-//!
-//! It knows the public plane of a server and nothing else of it; what a node sends is what a browser sends.
+//! The Backstitch client as a native node: a device at the edge with its own data, and a fleet of simulated ones
+//! that contribute to a server over real HTTP.
 
 pub mod data;
+pub mod evaluation;
 pub mod fleet;
 pub mod node;
 pub mod port;
+mod sampling;
+mod storage;
+pub mod style;
 
-pub use fleet::{Fleet, FleetEvent, FleetOptions};
-pub use node::Node;
+pub use fleet::{FleetOptions, run};
+pub use node::{Node, NodeOptions};
 pub use port::NativePort;

@@ -1,82 +1,164 @@
-//! One edge device: a client, its examples, and what it does on a round.
+//! One device at the edge: the client with data of its own.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use backstitch_client::Client;
-use backstitch_client::client::{Answer, Options, RunOptions, WeightChoice};
+use backstitch_client::client::{Answer, Client, Options};
+use backstitch_client::input::Input;
+use backstitch_client::random::SplitMix;
 use backstitch_client::report::ContributeResult;
-use backstitch_client::selection::Choice;
 use backstitch_client::workshop::Workshop;
 use backstitch_protocol::Problem;
 use futures::executor::block_on;
 
-use crate::data::Example;
+use crate::data::Pictures;
 use crate::port::{NativePort, Network};
+use crate::sampling::skewed;
+use crate::style::{Style, noisy, tilted};
 
-/// A device that blocks while it works. It lives on the thread that opened it.
+/// Share of a device's everyday pictures that are noisy, and how much.
+const NOISY: f64 = 0.5;
+const NOISE_SIGMA: f64 = 0.2;
+
+/// How to open a node.
+#[derive(Clone, Default)]
+pub struct NodeOptions {
+    /// `http://host:port`, without a path.
+    pub server_url: String,
+    /// The library's name.
+    pub library: String,
+    /// Where the device keeps its state; in memory where left out.
+    pub folder: Option<PathBuf>,
+    /// Hex of the operator's signing key, to pin it.
+    pub public_key: Option<String>,
+    /// Shared by the nodes of one process.
+    pub network: Network,
+    /// Shared by the nodes of one process.
+    pub workshop: Arc<Workshop>,
+}
+
+/// A picture with its class.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Labelled {
+    /// The picture.
+    pub input: Input,
+    /// Its class.
+    pub class: usize,
+}
+
+/// One device.
 pub struct Node {
     client: Client<NativePort>,
 }
 
 impl Node {
-    /// Opens a library in memory. Nodes of one process share the network's content and whatever is compiled.
-    pub fn open(
-        library_url: &str,
-        network: &Network,
-        workshop: &Arc<Workshop>,
-    ) -> Result<Self, Problem> {
-        Self::with_port(library_url, NativePort::in_memory(network.clone()), workshop)
-    }
-
-    /// Opens a library through this port.
-    pub fn with_port(
-        library_url: &str,
-        port: NativePort,
-        workshop: &Arc<Workshop>,
-    ) -> Result<Self, Problem> {
-        let options = Options { workshop: workshop.clone(), ..Options::default() };
-        let client = block_on(Client::open(port, library_url, options, &|_| {}, &|| false))?;
+    /// Opens the library on a new or known device.
+    pub fn open(options: &NodeOptions) -> Result<Self, Problem> {
+        let port = match &options.folder {
+            Some(folder) => NativePort::in_folder(options.network.clone(), folder)?,
+            None => NativePort::in_memory(options.network.clone()),
+        };
+        let url = format!(
+            "{}/v1/libraries/{}",
+            options.server_url.trim_end_matches('/'),
+            options.library
+        );
+        let own = Options {
+            public_key: options.public_key.clone(),
+            workshop: options.workshop.clone(),
+            ..Options::default()
+        };
+        let client = block_on(Client::open(port, &url, own, &|_| {}, &|| false))?;
         Ok(Self { client })
     }
 
-    /// The client itself.
+    /// The client; its futures are ready at once, since a native port blocks.
     pub fn client(&self) -> &Client<NativePort> {
         &self.client
     }
 
-    /// Takes examples and agrees to contribute.
-    pub fn teach(&self, examples: &[Example]) -> Result<(), Problem> {
-        block_on(async {
-            self.client.consent(true).await?;
-            for example in examples {
-                self.client.learn(&example.input()?, &Answer::Class(example.class)).await?;
-            }
-            Ok(())
-        })
+    /// Keeps examples on the device.
+    pub fn teach(&self, examples: &[Labelled]) -> Result<(), Problem> {
+        for example in examples {
+            block_on(self.client.keep(&example.input, &Answer::Class(example.class)))?;
+        }
+        Ok(())
     }
 
-    /// Contributes to the open round, or says why not.
+    /// Uses the model on inputs whose class turns out later, as a user who corrects it does: running experiments
+    /// learn from it.
+    pub fn use_on(&self, inputs: &[Labelled]) -> Result<(), Problem> {
+        for input in inputs {
+            block_on(self.client.assess(&input.input, &Answer::Class(input.class)))?;
+        }
+        Ok(())
+    }
+
+    /// Agrees to contribute.
+    pub fn consent(&self) -> Result<(), Problem> {
+        block_on(self.client.consent(true)).map(|_| ())
+    }
+
+    /// Trains and contributes to the open round, or says why not.
     pub fn contribute(&self) -> Result<ContributeResult, Problem> {
         block_on(self.client.contribute())
     }
 
-    /// The share of right answers with these patches, after reading the newest catalog.
-    pub fn accuracy(
-        &self,
-        examples: &[Example],
-        choice: &Choice,
-        weights: WeightChoice,
-    ) -> Result<f64, Problem> {
-        let options = RunOptions { choice: choice.clone(), weights, ..RunOptions::default() };
-        block_on(async {
-            self.client.refresh().await?;
-            let mut right = 0;
-            for example in examples {
-                let result = self.client.run(&example.input()?, &options, &|| false).await?;
-                right +=
-                    usize::from(result.top.first().is_some_and(|best| best.index == example.class));
-            }
-            Ok(right as f64 / examples.len().max(1) as f64)
-        })
+    /// Labelled inputs that running experiments still want from this device.
+    pub fn wanted_outcomes(&self) -> Result<usize, Problem> {
+        let privacy = block_on(self.client.privacy())?;
+        let open = privacy.experiments.iter().map(|e| e.window.saturating_sub(e.seen) as usize);
+        Ok(open.max().unwrap_or(0))
+    }
+}
+
+/// A simulated person: a mix of classes and a tilt of their own.
+pub struct Person {
+    style: Style,
+    own: Vec<usize>,
+    draws: SplitMix,
+}
+
+impl Person {
+    /// Draws a person with `count` of these pictures, the mix of classes from a symmetric Dirichlet distribution.
+    pub fn draw(pictures: &Pictures, count: usize, concentration: f64, seed: u64) -> Self {
+        let mut draws = SplitMix::new(seed);
+        let style = Style::draw(&mut draws);
+        let own = skewed(pictures.labels(), count, concentration, &mut draws);
+        Self { style, own, draws }
+    }
+
+    /// This person's pictures, in their style.
+    pub fn examples(&mut self, pictures: &Pictures) -> Result<Vec<Labelled>, Problem> {
+        let own = self.own.clone();
+        own.into_iter().map(|index| self.picture(pictures, index, 0.0)).collect()
+    }
+
+    /// Everyday pictures of this person, some of them noisy.
+    pub fn everyday(
+        &mut self,
+        pictures: &Pictures,
+        count: usize,
+    ) -> Result<Vec<Labelled>, Problem> {
+        let mut taken = Vec::with_capacity(count);
+        for _ in 0..count.min(1000) {
+            let index = self.own[self.draws.below(self.own.len())];
+            let sigma = if self.draws.uniform() < NOISY { NOISE_SIGMA } else { 0.0 };
+            taken.push(self.picture(pictures, index, sigma)?);
+        }
+        Ok(taken)
+    }
+
+    fn picture(
+        &mut self,
+        pictures: &Pictures,
+        index: usize,
+        sigma: f64,
+    ) -> Result<Labelled, Problem> {
+        let degrees = self.style.degrees(&mut self.draws);
+        let turned = tilted(&pictures.luminance(index), pictures.width, pictures.height, degrees);
+        let pixels = if sigma > 0.0 { noisy(&turned, sigma, &mut self.draws) } else { turned };
+        let input = Input::tensor(vec![pictures.height, pictures.width], pixels)?;
+        Ok(Labelled { input, class: usize::from(pictures.labels()[index]) })
     }
 }

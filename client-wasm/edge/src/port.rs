@@ -1,41 +1,38 @@
-//! The world of a native node: HTTP by ureq, storage in memory or in a folder, the system's clock and generator.
+//! The outside world of a native node: HTTP by ureq, state in memory or in a folder.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use backstitch_client::port::{Cache, Method, Port, Request, Response};
-use backstitch_onnx::Digest;
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
 
-/// How long one request may take in all.
+use crate::storage::Storage;
+
+/// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What several nodes of one process share: the connections, and content that never changes under its address.
+/// HTTP connections and immutable files, shared by the nodes of one process.
 #[derive(Clone)]
 pub struct Network {
     agent: ureq::Agent,
-    content: Arc<Mutex<BTreeMap<String, Response>>>,
+    files: Arc<Mutex<BTreeMap<String, Arc<[u8]>>>>,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        // An error status is an answer: the client reads the problem in its body.
-        let config =
-            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
-        Self { agent: config.build().into(), content: Arc::default() }
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .user_agent(concat!("backstitch-edge/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Self { agent: config.into(), files: Arc::default() }
     }
 }
 
-enum Storage {
-    Memory(Mutex<BTreeMap<String, Vec<u8>>>),
-    Folder(PathBuf),
-}
-
-/// The port of one node. Its futures are ready at once: a node may block.
+/// A native port.
 pub struct NativePort {
     network: Network,
     storage: Storage,
@@ -43,108 +40,81 @@ pub struct NativePort {
 }
 
 impl NativePort {
-    /// A node that forgets everything when it ends.
+    /// A device that forgets everything when it is dropped.
     pub fn in_memory(network: Network) -> Self {
         Self { network, storage: Storage::Memory(Mutex::default()), started: Instant::now() }
     }
 
-    /// A node that keeps its state in a folder, which is made where it does not exist.
-    pub fn in_folder(network: Network, folder: impl Into<PathBuf>) -> Result<Self, Problem> {
-        let folder = folder.into();
-        std::fs::create_dir_all(&folder).map_err(storage_failed)?;
-        Ok(Self { network, storage: Storage::Folder(folder), started: Instant::now() })
+    /// A device that keeps its state in a folder.
+    pub fn in_folder(network: Network, folder: &Path) -> Result<Self, Problem> {
+        Ok(Self { network, storage: Storage::folder(folder)?, started: Instant::now() })
     }
 
     fn ask(&self, request: &Request) -> Result<Response, Problem> {
         let failed = |e: ureq::Error| {
-            Problem::new(
-                Code::NetworkFailed,
-                format!("{} {}: {e}", request.method.as_str(), request.url),
-            )
-            .with_hint("check the address and that the server runs, then try again")
+            Problem::new(Code::NetworkFailed, format!("{}: {e}", request.url))
+                .with_hint("check that the server runs and can be reached from here")
         };
-        let answer = match request.method {
+        let agent = &self.network.agent;
+        let sent = match request.method {
             Method::Get => {
-                let call = self.network.agent.get(&request.url);
-                request
-                    .headers
-                    .iter()
-                    .fold(call, |call, (name, value)| call.header(*name, value))
-                    .call()
+                let mut get = agent.get(&request.url);
+                for (name, value) in &request.headers {
+                    get = get.header(*name, value);
+                }
+                get.call()
             }
             Method::Post => {
-                let call = self.network.agent.post(&request.url);
-                let call = request
-                    .headers
-                    .iter()
-                    .fold(call, |call, (name, value)| call.header(*name, value));
-                call.send(request.body.as_deref().unwrap_or_default())
+                let mut post = agent.post(&request.url);
+                for (name, value) in &request.headers {
+                    post = post.header(*name, value);
+                }
+                post.send(request.body.as_deref().unwrap_or_default())
             }
         };
-        let mut answer = answer.map_err(failed)?;
-        let headers = answer.headers().iter().filter_map(|(name, value)| {
-            Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-        });
-        let headers = headers.collect();
-        let limit = u64::try_from(request.max_bytes).unwrap_or(u64::MAX);
-        let body = answer.body_mut().with_config().limit(limit).read_to_vec().map_err(failed)?;
-        Ok(Response { status: answer.status().as_u16(), headers, body })
+        let mut response = sent.map_err(failed)?;
+        let mut headers = BTreeMap::new();
+        for (name, value) in response.headers() {
+            if let Ok(text) = value.to_str() {
+                headers.insert(name.as_str().to_owned(), text.to_owned());
+            }
+        }
+        let status = response.status().as_u16();
+        // One byte more, so that an answer of exactly the limit passes.
+        let limit = request.max_bytes as u64 + 1;
+        let body = response.body_mut().with_config().limit(limit).read_to_vec().map_err(failed)?;
+        Ok(Response { status, headers, body })
+    }
+
+    fn files(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<[u8]>>> {
+        self.network.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Port for NativePort {
     async fn fetch(&self, request: Request) -> Result<Response, Problem> {
-        let content = || self.network.content.lock().unwrap_or_else(PoisonError::into_inner);
         if request.cache == Cache::Immutable
-            && let Some(known) = content().get(&request.url)
+            && let Some(body) = self.files().get(&request.url).cloned()
         {
-            return Ok(known.clone());
+            return Ok(Response { status: 200, headers: BTreeMap::new(), body: body.to_vec() });
         }
         let response = self.ask(&request)?;
         if request.cache != Cache::Bypass && response.status == 200 {
-            content().insert(request.url, response.clone());
+            self.files().insert(request.url, response.body.as_slice().into());
         }
         Ok(response)
     }
 
     async fn load(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
-        match &self.storage {
-            Storage::Memory(map) => {
-                Ok(map.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned())
-            }
-            Storage::Folder(folder) => match std::fs::read(folder.join(file_of(key))) {
-                Ok(bytes) => Ok(Some(bytes)),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(storage_failed(e)),
-            },
-        }
+        self.storage.load(key)
     }
 
     async fn store(&self, key: &str, bytes: &[u8]) -> Result<(), Problem> {
-        match &self.storage {
-            Storage::Memory(map) => {
-                map.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(key.to_owned(), bytes.to_vec());
-                Ok(())
-            }
-            Storage::Folder(folder) => {
-                write_durably(&folder.join(file_of(key)), bytes).map_err(storage_failed)
-            }
-        }
+        self.storage.store(key, bytes)
     }
 
     async fn remove(&self, key: &str) -> Result<(), Problem> {
-        match &self.storage {
-            Storage::Memory(map) => {
-                map.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-                Ok(())
-            }
-            Storage::Folder(folder) => match std::fs::remove_file(folder.join(file_of(key))) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(storage_failed(e)),
-                _ => Ok(()),
-            },
-        }
+        self.storage.remove(key)
     }
 
     fn now_ms(&self) -> f64 {
@@ -152,66 +122,63 @@ impl Port for NativePort {
     }
 
     fn unix_seconds(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map(|d| d.as_secs()).unwrap_or_default()
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
 
     fn random(&self, bytes: &mut [u8]) -> Result<(), Problem> {
-        getrandom::fill(bytes)
-            .map_err(|e| Problem::new(Code::Internal, format!("no randomness: {e}")))
+        getrandom::fill(bytes).map_err(|e| {
+            Problem::new(Code::Internal, format!("the system gives no randomness: {e}"))
+        })
     }
 
-    async fn pause(&self) {}
-}
-
-/// A key may hold any characters; its digest is a name on every file system.
-fn file_of(key: &str) -> String {
-    Digest::of(key.as_bytes()).hex()
-}
-
-/// A crash leaves either the old bytes or the new ones.
-fn write_durably(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
-    let fresh = path.with_extension("new");
-    let mut file = std::fs::File::create(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&fresh, path)
-}
-
-fn storage_failed(error: std::io::Error) -> Problem {
-    Problem::new(Code::StorageFailed, format!("the node's folder: {error}"))
-        .with_hint("check that the folder may be written and has room")
+    async fn pause(&self) {
+        std::thread::yield_now();
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
     use futures::executor::block_on;
 
-    #[test]
-    fn memory_and_folder_keep_and_forget_alike() {
-        let folder = std::env::temp_dir().join(format!("backstitch-port-{}", std::process::id()));
-        let ports = [
-            NativePort::in_memory(Network::default()),
-            NativePort::in_folder(Network::default(), &folder).unwrap(),
-        ];
-        for port in &ports {
-            block_on(async {
-                assert_eq!(port.load("a/b ü").await.unwrap(), None);
-                port.store("a/b ü", b"one").await.unwrap();
-                port.store("a/b ü", b"two").await.unwrap();
-                assert_eq!(port.load("a/b ü").await.unwrap().as_deref(), Some(b"two".as_slice()));
-                port.remove("a/b ü").await.unwrap();
-                port.remove("a/b ü").await.unwrap();
-                assert_eq!(port.load("a/b ü").await.unwrap(), None);
-            });
-        }
-        std::fs::remove_dir_all(folder).unwrap();
+    use super::*;
+
+    /// Answers `times` requests with these bytes, and returns the address.
+    fn serve(answer: &'static [u8], times: usize) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/x", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(times) {
+                let mut stream = stream.unwrap();
+                let mut buffer = [0; 1024];
+                let _read = stream.read(&mut buffer);
+                stream.write_all(answer).unwrap();
+            }
+        });
+        address
     }
 
     #[test]
-    fn a_server_that_is_not_there_is_a_typed_problem() {
+    fn answers_errors_limits_and_absent_servers() {
         let port = NativePort::in_memory(Network::default());
-        let problem = block_on(port.fetch(Request::get("http://127.0.0.1:9/", 10))).unwrap_err();
-        assert!(problem.is(Code::NetworkFailed), "{problem}");
+        let get = |url: &str, max| block_on(port.fetch(Request::get(url, max)));
+        let url = serve(b"HTTP/1.1 404 Not Found\r\nETag: \"7\"\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno", 2);
+        let response = get(&url, 2).unwrap();
+        assert_eq!((response.status, response.body.as_slice()), (404, b"no".as_slice()));
+        assert_eq!(response.headers["etag"], "\"7\"");
+        assert!(get(&url, 0).unwrap_err().is(Code::NetworkFailed));
+        assert!(get("http://127.0.0.1:9/x", 2).unwrap_err().is(Code::NetworkFailed));
+    }
+
+    #[test]
+    fn immutable_files_are_fetched_once() {
+        let port = NativePort::in_memory(Network::default());
+        let url = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", 1);
+        for _ in 0..3 {
+            let request = Request::get(&url, 2).cached(Cache::Immutable);
+            assert_eq!(block_on(port.fetch(request)).unwrap().body, b"ok");
+        }
     }
 }

@@ -10,7 +10,7 @@ use backstitch_protocol::privacy::RhoQuanta;
 use backstitch_protocol::problem::Code;
 use serde::Deserialize;
 
-use super::train::{Material, better, score};
+use super::train::{Material, score};
 use super::{Adapted, Client};
 use crate::catalog::success;
 use crate::contribution::{MIN_EXAMPLES, Pending, Prepared, Verdict, prepare, seed, verdict};
@@ -254,7 +254,8 @@ impl<P: Port> Client<P> {
 
 /// Nobody is helped by an update that makes things worse for the one who made it.
 fn worth_it(draft: &Draft) -> Result<(), Problem> {
-    if better(&draft.trained, &draft.shared) {
+    // The loss alone: right answers on a handful of examples are too coarse to judge one round's small step.
+    if draft.trained.loss < draft.shared.loss {
         return Ok(());
     }
     let judges = match draft.material.judged_on {

@@ -19,7 +19,7 @@ use crate::input::{Input, invalid};
 use crate::ledger::Kind;
 use crate::library::Library;
 use crate::port::{Port, Request};
-use crate::report::{ExampleCounts, LearnResult, label_counts};
+use crate::report::{ExampleCounts, LearnResult, Ranked, label_counts};
 
 /// What the user says is right.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,23 +36,45 @@ impl<P: Port> Client<P> {
     /// Keeps an example on this device and says what the model answered before. Where a running experiment has
     /// gathered its last outcome by it, and the user consents, its one report is sent.
     pub async fn learn(&self, input: &Input, answer: &Answer) -> Result<LearnResult, Problem> {
+        let (answered, right) = self.assess(input, answer).await?;
+        let (id, examples) = self.keep(input, answer).await?;
+        Ok(LearnResult { id, examples, answered, right })
+    }
+
+    /// Answers an input whose right answer is known, for running experiments; keeps nothing. Returns the best label
+    /// and whether it is right.
+    pub async fn assess(
+        &self,
+        input: &Input,
+        answer: &Answer,
+    ) -> Result<(Option<Ranked>, bool), Problem> {
         self.check_open()?;
         let live = self.live();
         let target = target_of(&live.library, answer)?;
         let before = self.run(input, &RunOptions::default(), &|| false).await?;
         let answered = before.top.first().cloned();
         let right = matches!((&answered, &target), (Some(a), Target::Class(c)) if a.index == *c);
-        let prepared = prepare(&live.library, input)?;
-        let mut examples = self.examples.lock().await;
-        let id = examples.add(&self.port, prepared.shape, prepared.values, target.clone()).await?;
-        self.drop_old_activations(&examples);
-        let counts = counts(&live, &examples);
-        drop(examples);
         if matches!(target, Target::Class(_)) {
             // An experiment that cannot be served just now is no reason to refuse an example.
             let _later = self.observe_outcome(&live, right).await;
         }
-        Ok(LearnResult { id, examples: counts, answered, right })
+        Ok((answered, right))
+    }
+
+    /// Keeps an example on this device, without answering it. Returns its id and what is kept now.
+    pub async fn keep(
+        &self,
+        input: &Input,
+        answer: &Answer,
+    ) -> Result<(u64, ExampleCounts), Problem> {
+        self.check_open()?;
+        let live = self.live();
+        let target = target_of(&live.library, answer)?;
+        let prepared = prepare(&live.library, input)?;
+        let mut examples = self.examples.lock().await;
+        let id = examples.add(&self.port, prepared.shape, prepared.values, target).await?;
+        self.drop_old_activations(&examples);
+        Ok((id, counts(&live, &examples)))
     }
 
     /// The examples on this device.

@@ -1,1 +1,567 @@
-//! The client against a scripted server.
+//! The client against a scripted server, on the real sample library.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+use backstitch_onnx::Digest;
+use backstitch_onnx::patch::Patch;
+use backstitch_protocol::Problem;
+use backstitch_protocol::catalog::{
+    ArmEntry, Blob, Catalog, ExperimentEntry, LedgerHead, PatchEntry, PrimaryEntry, SignedCatalog,
+    TaskEntry,
+};
+use backstitch_protocol::contribution::Contribution;
+use backstitch_protocol::experiment::Report;
+use backstitch_protocol::id::Name;
+use backstitch_protocol::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier};
+use backstitch_protocol::problem::Code;
+use ed25519_dalek::SigningKey;
+use futures::FutureExt as _;
+use futures::executor::block_on;
+
+use super::*;
+use crate::input::Input;
+use crate::memory::MemoryPort;
+use crate::port::{Method, Request, Response};
+use crate::random::SplitMix;
+use crate::report::InUse;
+use crate::selection::{Choice, ReasonCode};
+use crate::test_library::{Fashion, Library};
+
+const URL: &str = "https://host/v1/libraries/fashion";
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn files() -> &'static Library {
+    static FILES: OnceLock<Library> = OnceLock::new();
+    FILES.get_or_init(Fashion::load)
+}
+
+/// One workshop for all tests: compiling is what takes long.
+fn workshop() -> Arc<Workshop> {
+    static SHARED: OnceLock<Arc<Workshop>> = OnceLock::new();
+    SHARED.get_or_init(Arc::default).clone()
+}
+
+/// A server in memory, whose state tests change.
+struct Server {
+    catalog: Catalog,
+    blobs: BTreeMap<String, Vec<u8>>,
+    contributions: Vec<(Vec<u8>, Contribution)>,
+    reports: Vec<Report>,
+    /// Answers the next contributions in place of accepting them.
+    contribution_fails: Option<Problem>,
+    /// Takes contributions and then loses the answer.
+    answers_lost: bool,
+    offline: bool,
+}
+
+impl Server {
+    fn blob(&mut self, bytes: &[u8]) -> Blob {
+        let digest = Digest::of(bytes);
+        self.blobs.insert(digest.hex(), bytes.to_vec());
+        Blob { digest, bytes: bytes.len() as u64 }
+    }
+
+    fn new() -> Rc<RefCell<Self>> {
+        let none = Blob { digest: Digest::of(b""), bytes: 0 };
+        let primary = PrimaryEntry {
+            model: none,
+            input: "image".to_owned(),
+            output: "logits".to_owned(),
+            labels: (0..10).map(|i| format!("label {i}")).collect(),
+            preprocessing: serde_json::json!({"width": 28, "height": 28, "channels": 1}),
+        };
+        let catalog = Catalog {
+            format: 1,
+            library: name("fashion"),
+            title: "Clothes".to_owned(),
+            description: String::new(),
+            modality: "image".to_owned(),
+            version: 1,
+            issued_at: 0,
+            expires_at: 1_900_000_000,
+            primary,
+            patches: vec![],
+            tasks: vec![],
+            experiments: vec![],
+            ledger: LedgerHead::default(),
+            samples: None,
+        };
+        let mut server = Self {
+            catalog,
+            blobs: BTreeMap::new(),
+            contributions: vec![],
+            reports: vec![],
+            contribution_fails: None,
+            answers_lost: false,
+            offline: false,
+        };
+        server.catalog.primary.model = server.blob(&files().bytes);
+        for (patch, (manifest, graph)) in files().patches.iter().zip(&files().parts) {
+            let entry = PatchEntry {
+                name: name(&patch.manifest().name),
+                version: 1,
+                aliases: vec!["champion".to_owned()],
+                manifest: server.blob(manifest),
+                graph: server.blob(graph),
+                weights: None,
+            };
+            server.catalog.patches.push(entry);
+        }
+        server.catalog.tasks.push(task(1, &[(1, &files().patches[2])]));
+        Rc::new(RefCell::new(server))
+    }
+
+    /// Publishes a version of personal-style with these weights and opens the next round.
+    fn publish(&mut self, version: u32, value: f32) {
+        let patch = filled(&files().patches[2], value);
+        let weights = self.blob(&patch.weights_bytes());
+        let old =
+            self.catalog.patches.iter_mut().find(|p| p.name.as_str() == "personal-style").unwrap();
+        (old.version, old.weights) = (version, Some(weights));
+        let round = self.catalog.tasks[0].round + 1;
+        self.catalog.tasks[0] = task(round, &[(version, &patch)]);
+        self.catalog.version += 1;
+    }
+
+    fn answer(&mut self, request: &Request) -> Result<Response, Problem> {
+        if self.offline {
+            return Err(Problem::new(Code::NetworkFailed, "offline"));
+        }
+        let path = request.url.strip_prefix("https://host/v1/").unwrap();
+        let ok = |body: Vec<u8>| Ok(Response { status: 200, body, ..Response::default() });
+        match (request.method, path.split('/').collect::<Vec<_>>().as_slice()) {
+            (Method::Get, ["libraries", "fashion", "catalog"]) => {
+                let etag = format!("\"{}\"", self.catalog.version);
+                if request.headers.contains(&("if-none-match", etag.clone())) {
+                    return Ok(Response { status: 304, ..Response::default() });
+                }
+                let signed =
+                    SignedCatalog::sign(&self.catalog, &SigningKey::from_bytes(&[5; 32])).unwrap();
+                let body = serde_json::to_vec(&signed).unwrap();
+                Ok(Response { status: 200, headers: [("etag".to_owned(), etag)].into(), body })
+            }
+            (Method::Get, ["blobs", digest]) => ok(self.blobs[*digest].clone()),
+            (Method::Post, ["tasks", "fashion.personal-style", "contributions"]) => {
+                if let Some(problem) = &self.contribution_fails {
+                    let body = serde_json::to_vec(&problem.body()).unwrap();
+                    return Ok(Response { status: problem.status(), body, ..Response::default() });
+                }
+                let bytes = request.body.clone().unwrap();
+                let task = &self.catalog.tasks[0];
+                let contribution = Contribution::decode(&bytes, task.parameters).unwrap();
+                assert_eq!(contribution.base(), task.base);
+                let duplicate = self.contributions.iter().any(|(known, _)| *known == bytes);
+                let reused = |c: &Contribution| c.nullifier() == contribution.nullifier();
+                assert!(
+                    duplicate || !self.contributions.iter().any(|(_, c)| reused(c)),
+                    "a nullifier came twice"
+                );
+                if !duplicate {
+                    self.contributions.push((bytes, contribution));
+                }
+                if self.answers_lost {
+                    return Err(Problem::new(Code::NetworkFailed, "the connection broke"));
+                }
+                ok(format!(
+                    "{{\"accepted\":true,\"round\":{},\"duplicate\":{duplicate}}}",
+                    task.round
+                )
+                .into())
+            }
+            (Method::Post, ["experiments", "fashion.e", "reports"]) => {
+                self.reports.push(serde_json::from_slice(request.body.as_ref().unwrap()).unwrap());
+                ok(b"{}".to_vec())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn task(round: u64, patches: &[(u32, &Patch)]) -> TaskEntry {
+    let digests: Vec<u8> =
+        patches.iter().flat_map(|(_, p)| *p.weights_digest().as_bytes()).collect();
+    TaskEntry {
+        name: name("personal-style"),
+        patches: patches.iter().map(|(_, p)| name(&p.manifest().name)).collect(),
+        base_versions: patches.iter().map(|(version, _)| *version).collect(),
+        base: Digest::of(&digests),
+        parameters: patches
+            .iter()
+            .flat_map(|(_, p)| p.weights().into_values())
+            .map(|t| t.len() as u32)
+            .sum(),
+        round,
+        goal: 64,
+        clip_norm: ClipNorm::new(0.5).unwrap(),
+        noise_multiplier: NoiseMultiplier::new(2.39).unwrap(),
+        max_participations: 4,
+        period_days: 30,
+        min_separation: 1,
+        epsilon: Epsilon::new(4.0).unwrap(),
+        delta: Delta::new(1e-6).unwrap(),
+        open: true,
+        closed_reason: None,
+    }
+}
+
+fn filled(patch: &Patch, value: f32) -> Patch {
+    let tensors = patch.weights().into_iter().map(|(name, tensor)| {
+        let values = vec![value; tensor.len()];
+        (name, backstitch_onnx::Tensor::new(tensor.shape().to_vec(), &values).unwrap())
+    });
+    patch.with_weights(tensors.collect()).unwrap()
+}
+
+fn device(server: &Rc<RefCell<Server>>, seed: u64) -> MemoryPort {
+    let server = server.clone();
+    MemoryPort::new(seed, move |request| server.borrow_mut().answer(request))
+}
+
+fn open(port: &MemoryPort) -> Client<MemoryPort> {
+    let options = Options { workshop: workshop(), ..Options::default() };
+    block_on(Client::open(port.clone(), URL, options, &|_| {}, &|| false)).unwrap()
+}
+
+fn picture(seed: u64, noise: f32) -> Input {
+    let mut draws = SplitMix::new(seed);
+    let values = (0..784).map(|i| {
+        let inside = (7..21).contains(&(i % 28)) && (5..23).contains(&(i / 28));
+        let level = if inside { 0.8 } else { 0.0 };
+        (level + noise * (draws.uniform() as f32 - 0.5)).clamp(0.0, 1.0)
+    });
+    Input::tensor(vec![28, 28], values.collect()).unwrap()
+}
+
+fn run(client: &Client<MemoryPort>, input: &Input, choice: Choice) -> crate::report::RunResult {
+    let options = RunOptions { choice, compare: true, ..RunOptions::default() };
+    block_on(client.run(input, &options, &|| false)).unwrap()
+}
+
+/// Teaches `n` pictures that the model names wrongly: all are of one class.
+fn teach(client: &Client<MemoryPort>, n: u64) {
+    for seed in 0..n {
+        block_on(client.learn(&picture(seed, 0.2), &Answer::Class(7))).unwrap();
+    }
+}
+
+fn train(client: &Client<MemoryPort>) -> crate::report::TrainReport {
+    block_on(client.train(&TrainOptions::default(), &|_| {}, &|| false)).unwrap()
+}
+
+#[test]
+fn an_input_is_analysed_stitched_and_explained() {
+    let client = open(&device(&Server::new(), 1));
+    let result = run(&client, &picture(1, 0.9), Choice::Auto);
+    let code = |name: &str| {
+        result.candidates.iter().find(|c| c.name.as_str() == name).unwrap().reason_code
+    };
+    assert_eq!(code("noise-reduction"), ReasonCode::Chosen);
+    assert_eq!(code("personal-style"), ReasonCode::NotTrained);
+    assert!(result.features.value("image.noise").unwrap() > 0.1);
+    assert_eq!(result.top.len(), 5);
+    assert!((result.top.iter().map(|t| t.score).sum::<f64>()) <= 1.0 + 1e-9);
+    assert_ne!(result.version, result.base_version);
+    assert_ne!(Some(&result.output), result.base_output.as_ref());
+    let clean = run(&client, &picture(1, 0.0), Choice::None);
+    assert_eq!((clean.version, Some(clean.output)), (clean.base_version, clean.base_output));
+    let ids: Vec<String> = client.graph().nodes.into_iter().map(|node| node.id).collect();
+    assert!(
+        result.graph.active.iter().all(|id| ids.contains(id)),
+        "{:?} {ids:?}",
+        result.graph.active
+    );
+    assert!(result.graph.active.contains(&"patch:noise-reduction".to_owned()));
+}
+
+#[test]
+fn two_steps_answer_as_one() {
+    let client = open(&device(&Server::new(), 1));
+    let input = picture(2, 0.9);
+    let whole = run(&client, &input, Choice::Auto);
+    let features = client.analyse(&input).unwrap();
+    let pending = client.begin(&input).unwrap();
+    let result = client.finish(pending, Some(features), &RunOptions::default()).unwrap();
+    assert_eq!((&result.output, &result.version), (&whole.output, &whole.version));
+    assert!(result.cost.overlapped && !whole.cost.overlapped);
+}
+
+#[test]
+fn the_cost_limit_is_kept_with_a_reason() {
+    let client = open(&device(&Server::new(), 1));
+    let limit = Some(CostLimit { ms: Some(0.0), bytes: None });
+    let options = RunOptions { limit, ..RunOptions::default() };
+    let result = block_on(client.run(&picture(1, 0.9), &options, &|| false)).unwrap();
+    assert!(result.patches.is_empty());
+    assert!(result.candidates.iter().any(|c| c.reason_code == ReasonCode::OverLimit));
+    assert_eq!(result.cost.limit_ms, Some(0.0));
+}
+
+#[test]
+fn bad_input_unknown_patches_cancelling_and_closing_are_typed() {
+    let client = open(&device(&Server::new(), 1));
+    let code = |result: Result<_, Problem>| {
+        result.map(|_: crate::report::RunResult| ()).unwrap_err().code()
+    };
+    let options = |choice| RunOptions { choice, ..RunOptions::default() };
+    let wrong = Input::tensor(vec![3], vec![0.0; 3]).unwrap();
+    assert_eq!(
+        code(block_on(client.run(&wrong, &RunOptions::default(), &|| false))),
+        "input_invalid"
+    );
+    let unknown = options(Choice::Named(vec![name("moustache")]));
+    assert_eq!(code(block_on(client.run(&picture(1, 0.0), &unknown, &|| false))), "patch_unknown");
+    assert_eq!(
+        code(block_on(client.run(&picture(1, 0.0), &RunOptions::default(), &|| true))),
+        "aborted"
+    );
+    let taught = block_on(client.learn(&picture(1, 0.0), &Answer::Label("hat".to_owned())));
+    assert!(taught.unwrap_err().is(Code::InputInvalid));
+    client.close();
+    assert_eq!(
+        code(block_on(client.run(&picture(1, 0.0), &RunOptions::default(), &|| false))),
+        "closed"
+    );
+}
+
+#[test]
+fn training_makes_a_personal_version_that_runs_use() {
+    let port = device(&Server::new(), 1);
+    let client = open(&port);
+    assert!(
+        block_on(client.train(&TrainOptions::default(), &|_| {}, &|| false))
+            .unwrap_err()
+            .is(Code::NothingToContribute)
+    );
+    teach(&client, 12);
+    let report = train(&client);
+    assert!(report.improved && report.in_use == InUse::Personal, "{report:?}");
+    assert_eq!((report.examples.training, report.examples.held_out), (10, 2));
+    assert_eq!(report.curve.len(), 10);
+    let result = run(&client, &picture(50, 0.2), Choice::Auto);
+    assert!(result.patches.iter().any(|p| p.personal), "{:?}", result.candidates);
+    assert_eq!(result.top[0].index, 7);
+    // It survives a restart, and the shared weights are still to be had.
+    let again = open(&port);
+    assert_eq!(run(&again, &picture(50, 0.2), Choice::Auto).output, result.output);
+    let shared = RunOptions { weights: WeightChoice::Shared, ..RunOptions::default() };
+    let result = block_on(again.run(&picture(50, 0.2), &shared, &|| false)).unwrap();
+    assert!(!result.patches.iter().any(|p| p.personal));
+    block_on(again.forget()).unwrap();
+    assert_eq!(block_on(again.examples()).unwrap().total, 0);
+    assert!(!run(&again, &picture(50, 0.2), Choice::Auto).patches.iter().any(|p| p.personal));
+}
+
+#[test]
+fn a_new_version_is_picked_up_and_personal_weights_go_on_top() {
+    let server = Server::new();
+    let client = open(&device(&server, 1));
+    teach(&client, 12);
+    train(&client);
+    let before = client.live();
+    assert!(!block_on(client.refresh()).unwrap().changed);
+    server.borrow_mut().publish(2, 0.01);
+    let refreshed = block_on(client.refresh()).unwrap();
+    assert!(refreshed.changed);
+    assert_eq!((refreshed.patches[0].from, refreshed.patches[0].to), (1, 2));
+    let style = name("personal-style");
+    let weights = |adapted: &Adapted| {
+        let trained = adapted.slot(&style).unwrap().personal.clone().unwrap().version;
+        trained.patch.weights()["bridge.bias"].values::<f32>().unwrap()
+    };
+    let live = client.live();
+    for (old, new) in weights(&before).iter().zip(weights(&live)) {
+        assert!((new - old - 0.01).abs() < 1e-6);
+    }
+    // What compiles was taken over.
+    let compiled = |adapted: &Adapted| adapted.slot(&style).unwrap().shared.compiled.clone();
+    assert!(Arc::ptr_eq(&compiled(&before), &compiled(&live)));
+    assert!(Arc::ptr_eq(&before.library.session, &live.library.session));
+}
+
+#[test]
+fn nothing_is_sent_before_consent_enough_examples_and_an_improvement() {
+    let server = Server::new();
+    let client = open(&device(&server, 1));
+    let reason = || block_on(client.contribute()).unwrap().reason.unwrap().code;
+    assert_eq!(reason(), "consent_missing");
+    block_on(client.consent(true)).unwrap();
+    assert_eq!(reason(), "nothing_to_contribute");
+    // Right and wrong answers on the same pictures, held-out ones contradicting the rest.
+    for seed in 0..10u64 {
+        let class = if seed % 5 == 4 { 1 } else { 7 };
+        block_on(client.learn(&picture(seed, 0.2), &Answer::Class(class))).unwrap();
+    }
+    assert_eq!(reason(), "not_improved");
+    server.borrow_mut().catalog.tasks[0].open = false;
+    server.borrow_mut().catalog.version += 1;
+    assert_eq!(reason(), "round_closed");
+    let server = server.borrow();
+    assert!(server.contributions.is_empty());
+}
+
+#[test]
+fn what_is_previewed_is_what_is_sent_once() {
+    let server = Server::new();
+    let port = device(&server, 1);
+    let client = open(&port);
+    teach(&client, 12);
+    let preview = block_on(client.preview()).unwrap();
+    assert_eq!(preview.refusal.as_ref().unwrap().code, "consent_missing");
+    assert!(server.borrow().contributions.is_empty());
+    assert!(block_on(client.consent(true)).unwrap().consent);
+    let sent = block_on(client.contribute()).unwrap();
+    assert!(sent.contributed && sent.bytes == preview.frame.len());
+    assert_eq!(server.borrow().contributions[0].0, preview.frame);
+    assert_eq!(preview.frame.len(), 72 + 2 * preview.parameters);
+    let again = block_on(client.contribute()).unwrap();
+    assert_eq!(again.reason.unwrap().code, "participation_limit");
+    let privacy = block_on(client.privacy()).unwrap();
+    assert_eq!((privacy.tasks[0].participations, privacy.ledger.entries), (1, 1));
+    assert!(privacy.tasks[0].spent_epsilon > 0.0);
+    // Forgetting does not renew the budget.
+    block_on(client.forget()).unwrap();
+    assert_eq!(block_on(open(&port).privacy()).unwrap().tasks[0].participations, 1);
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_with_the_same_bytes() {
+    let server = Server::new();
+    let port = device(&server, 1);
+    let client = open(&port);
+    teach(&client, 12);
+    block_on(client.consent(true)).unwrap();
+    server.borrow_mut().answers_lost = true;
+    assert!(block_on(client.contribute()).unwrap_err().is(Code::NetworkFailed));
+    server.borrow_mut().answers_lost = false;
+    // More was learnt and the page was reloaded meanwhile; the begun contribution is still the same.
+    teach(&client, 3);
+    let client = open(&port);
+    let sent = block_on(client.contribute()).unwrap();
+    assert!(sent.contributed && sent.duplicate);
+    assert_eq!(server.borrow().contributions.len(), 1);
+    assert_eq!(block_on(client.privacy()).unwrap().tasks[0].participations, 1);
+}
+
+#[test]
+fn a_refused_contribution_does_not_cost_the_device() {
+    let server = Server::new();
+    let client = open(&device(&server, 1));
+    teach(&client, 12);
+    block_on(client.consent(true)).unwrap();
+    server.borrow_mut().contribution_fails = Some(Problem::new(Code::VersionStale, "moved on"));
+    assert!(block_on(client.contribute()).unwrap_err().is(Code::VersionStale));
+    assert_eq!(block_on(client.privacy()).unwrap().tasks[0].participations, 0);
+    server.borrow_mut().contribution_fails = None;
+    assert!(block_on(client.contribute()).unwrap().contributed);
+}
+
+#[test]
+fn a_damaged_ledger_blocks_contributing_and_nothing_else() {
+    let server = Server::new();
+    let port = device(&server, 1);
+    let client = open(&port);
+    teach(&client, 12);
+    block_on(client.consent(true)).unwrap();
+    block_on(client.contribute()).unwrap();
+    let key = Scope::of(URL).key("ledger");
+    port.stored().remove(&key);
+    server.borrow_mut().publish(2, 0.0);
+    let client = open(&port);
+    assert_eq!(block_on(client.contribute()).unwrap().reason.unwrap().code, "ledger_corrupt");
+    assert!(!block_on(client.privacy()).unwrap().ledger.intact);
+    port.stored().insert(Scope::of(URL).key("device"), b"damaged".to_vec());
+    let client = open(&port);
+    assert_eq!(block_on(client.contribute()).unwrap().reason.unwrap().code, "ledger_corrupt");
+    assert_eq!(run(&client, &picture(1, 0.0), Choice::Auto).top.len(), 5);
+}
+
+#[test]
+fn an_experiment_assigns_an_arm_and_gets_one_report() {
+    let server = Server::new();
+    let arm = |n: &str, versions| ArmEntry { name: name(n), weight: 32_768, versions };
+    server.borrow_mut().catalog.experiments.push(ExperimentEntry {
+        name: name("e"),
+        salt: "07".repeat(16),
+        seed: 1,
+        arms: vec![
+            arm("champion", BTreeMap::new()),
+            arm("without", [(name("noise-reduction"), 0)].into()),
+        ],
+        window: 3,
+        epsilon: Epsilon::new(1.0).unwrap(),
+    });
+    let mut arms = std::collections::BTreeSet::new();
+    for seed in 0..8 {
+        let client = open(&device(&server, seed));
+        let privacy = block_on(client.consent(true)).unwrap();
+        arms.insert(privacy.experiments[0].arm.to_string());
+        let has = client.live().slot(&name("noise-reduction")).is_some();
+        assert_eq!(has, privacy.experiments[0].arm.as_str() == "champion");
+        if seed == 0 {
+            teach(&client, 5);
+            assert!(block_on(client.privacy()).unwrap().experiments[0].reported);
+        }
+    }
+    assert_eq!(arms.len(), 2);
+    assert_eq!(server.borrow().reports.len(), 1);
+}
+
+#[test]
+fn a_broken_patch_is_left_out_with_its_problem() {
+    let server = Server::new();
+    {
+        let mut server = server.borrow_mut();
+        let text = String::from_utf8(files().parts[0].0.clone()).unwrap();
+        let manifest = server.blob(text.replace("\"image\"", "\"nowhere\"").as_bytes());
+        server.catalog.patches[0].manifest = manifest;
+        let graph = server.blob(b"no model");
+        server.catalog.patches[1].graph = graph;
+    }
+    let client = open(&device(&server, 1));
+    let broken: Vec<String> =
+        client.describe().broken.into_iter().map(|b| b.problem.code).collect();
+    assert_eq!(broken, ["model_invalid", "patch_mismatch"]);
+    assert!(run(&client, &picture(1, 0.9), Choice::Auto).patches.is_empty());
+}
+
+#[test]
+fn it_opens_offline_after_a_first_visit_and_says_so_before() {
+    let server = Server::new();
+    let port = device(&server, 1);
+    server.borrow_mut().offline = true;
+    let options = || Options { workshop: workshop(), ..Options::default() };
+    let first = block_on(Client::open(port.clone(), URL, options(), &|_| {}, &|| false));
+    assert!(first.err().unwrap().is(Code::NetworkFailed));
+    server.borrow_mut().offline = false;
+    open(&port);
+    server.borrow_mut().offline = true;
+    let client = open(&port);
+    assert_eq!(run(&client, &picture(1, 0.0), Choice::Auto).catalog_version, 1);
+    assert!(block_on(client.refresh()).unwrap_err().is(Code::NetworkFailed));
+}
+
+#[test]
+fn runs_go_on_while_a_training_pauses() {
+    let server = Server::new();
+    let client = open(&device(&server, 1));
+    teach(&client, 6);
+    let ran = Cell::new(0);
+    let report = block_on(client.train(
+        &TrainOptions { epochs: Some(3), ..TrainOptions::default() },
+        &|_| {
+            let input = picture(1, 0.0);
+            let run = client.run(&input, &RunOptions::default(), &|| false).now_or_never();
+            assert!(run.unwrap().is_ok());
+            ran.set(ran.get() + 1);
+            let second = client.train(&TrainOptions::default(), &|_| {}, &|| false).now_or_never();
+            assert!(second.unwrap().unwrap_err().is(Code::Conflict));
+        },
+        &|| false,
+    ));
+    assert_eq!(ran.get(), report.unwrap().steps);
+}
