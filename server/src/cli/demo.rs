@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backstitch_edge::data::Pictures;
-use backstitch_edge::{Fleet, FleetEvent, FleetOptions};
+use backstitch_edge::{FleetOptions, NodeOptions};
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
 use clap::Args;
@@ -35,7 +35,7 @@ pub(super) struct Demo {
     /// Open the page in the browser.
     #[arg(long)]
     open: bool,
-    /// Simulated devices that contribute; when all have done what they may, as many new ones come. 0: none.
+    /// Simulated devices that contribute; 0 for none.
     #[arg(long, default_value_t = 256, value_name = "N")]
     clients: usize,
     /// Keep the data here; otherwise it is gone when the demo ends.
@@ -60,12 +60,22 @@ impl Demo {
         }
         let told = tokio::spawn(tell_versions(running.services().catalogs.clone()));
         let ended = Arc::new(AtomicBool::new(false));
-        let (url, until) = (running.library_url(LIBRARY), Arc::clone(&ended));
-        let devices = tokio::task::spawn_blocking(move || contribute(url, self.clients, &until));
+        let node = NodeOptions {
+            server_url: running.public_url(),
+            library: LIBRARY.into(),
+            public_key: Some(running.public_key.clone()),
+            ..NodeOptions::default()
+        };
+        let until = Arc::clone(&ended);
+        let devices = tokio::task::spawn_blocking(move || {
+            if let Err(problem) = contribute(node, self.clients, &until) {
+                tracing::warn!(%problem, "there are no simulated devices");
+            }
+        });
         asked_to_stop().await;
         told.abort();
         ended.store(true, Ordering::Relaxed);
-        devices.await.while_doing("ending the simulated devices")??;
+        devices.await.while_doing("ending the simulated devices")?;
         running.shutdown().await;
         Ok(())
     }
@@ -90,45 +100,20 @@ impl Demo {
     }
 }
 
-/// Simulated devices on real pictures, until the demo ends. Each keeps to its own ledger; whoever comes after a
-/// fleet has retired is a new profile. The pictures are none that the primary was trained on.
-fn contribute(library_url: String, nodes: usize, ended: &AtomicBool) -> Result<()> {
-    if nodes == 0 {
+/// Simulated devices on real pictures that the primary was not trained on, until the demo ends. Each keeps to
+/// its own ledger; when one has contributed as often as it may, a new one takes its place.
+fn contribute(node: NodeOptions, clients: usize, ended: &AtomicBool) -> Result<()> {
+    if clients == 0 {
         return Ok(());
     }
     let source = Source::Embedded;
     let images = source.read("data/pool-images-idx3-ubyte.gz")?;
     let pictures = Pictures::read(&images, &source.read("data/pool-labels-idx1-ubyte.gz")?)?;
     // One thread, so that the page keeps a core.
-    let mut options = FleetOptions { library_url, nodes, threads: 1, pace: PACE, seed: 1 };
-    while !ended.load(Ordering::Relaxed) {
-        let fleet = Fleet::start(&options, &pictures, tell_fleet);
-        while !ended.load(Ordering::Relaxed) && !fleet.is_finished() {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        fleet.stop();
-        options.seed += 1;
-    }
-    Ok(())
-}
-
-fn tell_fleet(event: FleetEvent) {
-    match event {
-        FleetEvent::Contributed { round } => {
-            tracing::debug!(round, "a simulated device contributed")
-        }
-        FleetEvent::Kept { code } => tracing::debug!(code, "a simulated device kept its update"),
-        // The round may close while a device trains for it.
-        FleetEvent::Failed(problem)
-            if problem.is(Code::VersionStale) || problem.is(Code::RoundClosed) =>
-        {
-            tracing::debug!(%problem, "a simulated device came too late");
-        }
-        FleetEvent::Failed(problem) => tracing::warn!(%problem, "a simulated device failed"),
-        FleetEvent::Retired { nodes } => {
-            tracing::info!(nodes, "the simulated devices have contributed as often as they may");
-        }
-    }
+    let options =
+        FleetOptions { node, clients, parallelism: 1, pace: PACE, ..FleetOptions::default() };
+    // Late devices and such are on the fleet's own log.
+    backstitch_edge::run(&options, &pictures, &|_| {}, ended).map(|_| ())
 }
 
 /// On a terminal, a line whenever a new version is published.
