@@ -4,15 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of a test ends it")]
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use backstitch_client::client::WeightChoice;
-use backstitch_client::selection::Choice;
-use backstitch_client::workshop::Workshop;
-use backstitch_edge::data::{Example, Pictures};
-use backstitch_edge::port::Network;
-use backstitch_edge::{NativePort, Node};
+use backstitch_edge::data::Pictures;
+use backstitch_edge::evaluation::{accuracy, turned};
+use backstitch_edge::node::{Node, NodeOptions, Person};
 use backstitch_protocol::id::Name;
 use backstitch_server::{Config, Server};
 
@@ -52,28 +48,22 @@ fn library(folder: &Path, goal: u32, noise_multiplier: f64, epsilon: f64) -> Str
     folder.to_str().unwrap().to_owned()
 }
 
-/// Pictures of the test set, tilted as people tilt theirs; no device has them.
-fn held_out() -> Vec<Example> {
-    let test = pictures("test");
-    (0..300).map(|i| test.example(i).tilted(20.0 + (i % 11) as f64)).collect()
-}
-
-/// Accuracy of the shared patch before the first round and after the last.
-fn learn(url: &str, goal: usize, rounds: u64) -> (f64, f64) {
-    let (network, workshop) = (Network::default(), Arc::<Workshop>::default());
-    let open = || Node::open(url, &network, &workshop).unwrap();
+/// Accuracy of the shared patch on tilted test pictures, before the first round and after the last.
+fn learn(server: &str, goal: usize, rounds: u64) -> (f64, f64) {
+    let options = options(server);
+    let open = || Node::open(&options).unwrap();
     let onlooker = open();
-    let style = Choice::Named(vec![Name::new(PATCH).unwrap()]);
-    let held_out = held_out();
-    let accuracy = || onlooker.accuracy(&held_out, &style, WeightChoice::Shared).unwrap();
-    let before = accuracy();
+    let style = Name::new(PATCH).unwrap();
+    let held_out = turned(&pictures("test"), 300, 25.0).unwrap();
+    let shared = || accuracy(&onlooker, &style, &held_out).unwrap().shared;
+    let before = shared();
     // A few more than the goal: some keep an update to themselves because it does not help them.
-    let nodes: Vec<Node> = pictures("pool")
-        .people(goal + 10, 11)
-        .iter()
-        .map(|examples| {
+    let pool = pictures("pool");
+    let nodes: Vec<Node> = (0..goal as u64 + 10)
+        .map(|seed| {
             let node = open();
-            node.teach(&examples[..30]).unwrap();
+            node.teach(&Person::draw(&pool, 30, 0.5, seed).examples(&pool).unwrap()).unwrap();
+            node.consent().unwrap();
             node
         })
         .collect();
@@ -89,7 +79,15 @@ fn learn(url: &str, goal: usize, rounds: u64) -> (f64, f64) {
         assert_eq!(given, goal, "round {round} does not fill");
         wait_for_round(&onlooker, round + 1);
     }
-    (before, accuracy())
+    (before, shared())
+}
+
+fn options(server: &str) -> NodeOptions {
+    NodeOptions {
+        server_url: server.to_owned(),
+        library: "fashion".to_owned(),
+        ..NodeOptions::default()
+    }
 }
 
 fn wait_for_round(node: &Node, round: u64) {
@@ -110,7 +108,7 @@ async fn run(goal: u32, noise_multiplier: f64, epsilon: f64, rounds: u64) -> (f6
     let mut config = Config::in_folder(data.path());
     config.libraries = vec![library(models.path(), goal, noise_multiplier, epsilon)];
     let running = Server::start(config).await.unwrap();
-    let url = running.library_url("fashion");
+    let url = running.public_url();
     let result =
         tokio::task::spawn_blocking(move || learn(&url, goal as usize, rounds)).await.unwrap();
     running.shutdown().await;
@@ -133,33 +131,32 @@ async fn at_a_tiny_epsilon_the_noise_hides_what_they_know() {
 async fn a_node_keeps_its_identity_across_restarts_and_survives_a_lost_server() {
     let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let running = Server::start(Config::in_folder(data.path())).await.unwrap();
-    let url = running.library_url("fashion");
-    let (folder, library_url) = (home.path().to_owned(), url.clone());
-    let open = move || {
-        let port = NativePort::in_folder(Network::default(), &folder).unwrap();
-        Node::with_port(&library_url, port, &Arc::default())
-    };
-    let people = pictures("pool").people(1, 5);
-    let first = tokio::task::spawn_blocking({
-        let open = open.clone();
-        move || {
-            let node = open().unwrap();
-            node.teach(&people[0][..30]).unwrap();
-            let first = node.contribute().unwrap();
-            assert!(first.contributed, "{:?}", first.reason);
-            first
-        }
+    let device =
+        NodeOptions { folder: Some(home.path().to_owned()), ..options(&running.public_url()) };
+    let first = blocking(&device, |device| {
+        let (node, pool) = (Node::open(device).unwrap(), pictures("pool"));
+        node.teach(&Person::draw(&pool, 30, 0.5, 5).examples(&pool).unwrap()).unwrap();
+        node.consent().unwrap();
+        node.contribute().unwrap()
     })
-    .await
-    .unwrap();
-    let again =
-        tokio::task::spawn_blocking(move || open().unwrap().contribute().unwrap()).await.unwrap();
+    .await;
+    assert!(first.contributed, "{:?}", first.reason);
+    // The same folder is the same device, which has had its turn.
+    let again = blocking(&device, |device| Node::open(device).unwrap().contribute().unwrap()).await;
     assert_eq!(again.round, first.round);
     assert!(!again.contributed);
     assert_eq!(again.reason.unwrap().code, "participation_limit");
     running.shutdown().await;
-    let gone = tokio::task::spawn_blocking(move || {
-        Node::open(&url, &Network::default(), &Arc::default()).err()
-    });
-    assert_eq!(gone.await.unwrap().unwrap().code(), "network_failed");
+    let stranger = NodeOptions { folder: None, network: Default::default(), ..device };
+    let gone = blocking(&stranger, |stranger| Node::open(stranger).err().unwrap()).await;
+    assert_eq!(gone.code(), "network_failed");
+}
+
+/// Nodes block while they work.
+async fn blocking<T: Send + 'static>(
+    device: &NodeOptions,
+    work: impl FnOnce(&NodeOptions) -> T + Send + 'static,
+) -> T {
+    let device = device.clone();
+    tokio::task::spawn_blocking(move || work(&device)).await.unwrap()
 }
