@@ -206,3 +206,39 @@ fn network(url: &str, error: &JsValue) -> Problem {
     Problem::new(Code::NetworkFailed, format!("{url}: {why}"))
         .with_hint("check the connection, and that the server allows this page's origin")
 }
+
+#[cfg(test)]
+mod tests {
+    use wasm_bindgen_test::wasm_bindgen_test;
+
+    use super::*;
+
+    #[wasm_bindgen_test]
+    async fn the_browser_gives_time_randomness_and_turns() {
+        let port = BrowserPort::open(false, None).await;
+        let before = port.now_ms();
+        for _ in 0..3 {
+            port.pause().await;
+        }
+        assert!(port.now_ms() >= before && port.unix_seconds() > 1_700_000_000);
+        let (mut first, mut second) = ([0; 32], [0; 32]);
+        port.random(&mut first).unwrap();
+        port.random(&mut second).unwrap();
+        assert_ne!(first, second);
+    }
+
+    #[wasm_bindgen_test]
+    async fn immutable_files_are_kept_and_replaced() {
+        let port = BrowserPort::open(true, None).await;
+        let url = "https://example.invalid/v1/blobs/00";
+        if port.keep(url, &[1, 2]).await.is_none() {
+            return; // No Cache API in this context; then there is no cache.
+        }
+        let fetch = || port.fetch(Request::get(url, 10).cached(Cache::Immutable));
+        assert_eq!(fetch().await.unwrap().body, [1, 2]);
+        port.keep(url, &[3]).await.unwrap();
+        assert_eq!(fetch().await.unwrap().body, [3]);
+        let past = port.fetch(Request::get(url, 10).cached(Cache::Bypass)).await;
+        assert!(past.unwrap_err().is(Code::NetworkFailed));
+    }
+}

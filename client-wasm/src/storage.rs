@@ -142,3 +142,33 @@ fn failed(error: JsValue) -> Problem {
     Problem::new(Code::StorageFailed, format!("IndexedDB: {name} {message}"))
         .with_hint("the disk may be full, or the browser's private mode may forbid storage")
 }
+
+#[cfg(test)]
+mod tests {
+    use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
+
+    use super::*;
+
+    wasm_bindgen_test_configure!(run_in_dedicated_worker);
+
+    #[wasm_bindgen_test]
+    async fn both_kinds_keep_replace_and_remove() {
+        let database = Storage::open(true).await;
+        assert!(matches!(database, Storage::Database(_)));
+        for storage in [database, Storage::open(false).await] {
+            storage.remove("a").await.unwrap();
+            assert_eq!(storage.load("a").await.unwrap(), None);
+            storage.store("a", &[1]).await.unwrap();
+            storage.store("a", &[2, 3]).await.unwrap();
+            assert_eq!(storage.load("a").await.unwrap().unwrap(), [2, 3]);
+            storage.remove("a").await.unwrap();
+            assert_eq!(storage.load("a").await.unwrap(), None);
+        }
+    }
+
+    #[wasm_bindgen_test]
+    async fn what_one_page_stored_another_one_reads() {
+        Storage::open(true).await.store("shared", &[9]).await.unwrap();
+        assert_eq!(Storage::open(true).await.load("shared").await.unwrap().unwrap(), [9]);
+    }
+}

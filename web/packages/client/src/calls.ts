@@ -1,10 +1,12 @@
 // What the page and its worker say to each other.
 
 import type { CostLimit, RunOptions, TrainOptions } from "./options.js";
+import type { EngineInput } from "./engine.js";
 import type { WireInput } from "./input.js";
 import type {
   ContributeResult,
   ExampleCounts,
+  FeatureVector,
   Graph,
   LearnResult,
   LibraryInfo,
@@ -53,6 +55,9 @@ export type Calls = {
   forget: { argument: undefined; result: undefined };
   examples: { argument: undefined; result: ExampleCounts };
   samples: { argument: undefined; result: Uint8Array | null };
+  /** Makes the module's instance in a worker that only measures inputs. */
+  load: { argument: WebAssembly.Module; result: undefined };
+  analyse: { argument: { input: EngineInput; preprocessing: unknown }; result: FeatureVector };
   /** Reads what another worker has stored on the device. */
   reload: { argument: undefined; result: undefined };
 };

@@ -1,6 +1,6 @@
 // The wasm client as this package uses it, and the way to load it.
 
-import init, { Client } from "../wasm/backstitch.js";
+import init, { analyse, Client } from "../wasm/backstitch.js";
 import type { Pixels } from "./decode.js";
 import type { OpenCall } from "./calls.js";
 import type { OpenProgress, TensorInput } from "./options.js";
@@ -8,6 +8,7 @@ import { PatchError } from "./problem.js";
 import type {
   ContributeResult,
   ExampleCounts,
+  FeatureVector,
   Graph,
   LearnResult,
   LibraryInfo,
@@ -19,11 +20,18 @@ import type {
   TrainReport,
 } from "./results.js";
 
-type EngineInput = Pixels | TensorInput;
+export type EngineInput = Pixels | TensorInput;
+
+/** A run whose first segment is done. */
+export type Pending = object;
 
 /** The exports of the wasm client; every method throws `{ code, message, hint }`. */
 export interface Engine {
   run(input: EngineInput, options: object): Promise<RunResult>;
+  /** The same in two steps, so that another worker may measure the input between them. */
+  begin(input: EngineInput): Pending;
+  finish(pending: Pending, features: FeatureVector | null, options: object): RunResult;
+  overlap_pays(handover_ms: number): boolean;
   learn(input: EngineInput, target: string | number): Promise<LearnResult>;
   train(options: object, progress: (value: TrainProgress) => void): Promise<TrainReport>;
   preview(): Promise<Preview>;
@@ -53,7 +61,12 @@ export async function openEngine(
     persist: call.persist,
     signal,
   };
-  return (await Client.open(call.url, options, onProgress)) as Engine;
+  return (await Client.open(call.url, options as never, onProgress)) as unknown as Engine;
+}
+
+/** Measures an input in a worker that has no client. */
+export function measure(input: EngineInput, preprocessing: unknown): FeatureVector {
+  return analyse(input as never, preprocessing as never) as FeatureVector;
 }
 
 /** Compiles the module where it was not handed over, and makes this worker's own instance of it. */

@@ -110,7 +110,7 @@ export class Model {
     return this.#worker.channel.call("consent", given, { signal });
   }
 
-  /** Deletes examples, personal weights and consent from this device. The privacy ledger stays: it protects. */
+  /** Deletes examples and personal weights from this device. The privacy ledger stays: it protects. */
   async forget({ signal }: CallOptions = {}): Promise<void> {
     await this.#worker.channel.call("forget", undefined, { signal });
   }

@@ -2,14 +2,16 @@
 
 import { serve } from "./channel.js";
 import type { Calls, OpenCall, Snapshot } from "./calls.js";
+import { Analyst } from "./analyst.js";
 import { decode } from "./decode.js";
-import { loadWasm, openEngine, type Engine } from "./engine.js";
+import { loadWasm, measure, openEngine, type Engine } from "./engine.js";
 import { wholeProgress } from "./progress.js";
 import type { CostLimit } from "./options.js";
 import { PatchError } from "./problem.js";
 import { eventsUrl, watch, type Watch } from "./watch.js";
 
 let engine: Engine | undefined;
+let analyst: Analyst | undefined;
 let opened: OpenCall | undefined;
 let following: Watch | undefined;
 
@@ -71,12 +73,15 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
     const module = await loadWasm(call.wasm);
     engine = await openEngine(call, signal, report);
     opened = call;
+    analyst = new Analyst(module);
     follow(engine.library().name);
     return { ...(await snapshot()), module };
   },
   async run({ input, options }, { signal }) {
     const { costLimit, ...rest } = options;
-    return current().run(await pixelsOf(input), { ...rest, ...limits(costLimit), signal });
+    const prepared = await pixelsOf(input);
+    const all = { ...rest, ...limits(costLimit), signal };
+    return analyst ? analyst.run(current(), prepared, all) : current().run(prepared, all);
   },
   async learn({ input, target }) {
     return changed(await current().learn(await pixelsOf(input), target));
@@ -99,6 +104,11 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
   },
   examples: async () => current().examples(),
   samples: async () => current().samples(),
+  async load(module) {
+    await loadWasm(module);
+    return undefined;
+  },
+  analyse: async ({ input, preprocessing }) => measure(input, preprocessing),
   async reload(_, { signal }) {
     if (!opened) return undefined;
     const next = await openEngine(opened, signal, () => undefined);

@@ -56,6 +56,7 @@ export class Sharing {
 
   async forget(): Promise<void> {
     await this.#guard(async () => {
+      await this.studio.model?.consent(false);
       await this.studio.model?.forget();
       this.preview = undefined;
       this.shown = false;

@@ -67,6 +67,8 @@ export class Studio extends EventTarget {
       this.samples = bytes ? readSamples(bytes) : [];
       await this.teaching.load();
       await this.rerun();
+      // The browser compiles wasm better while it runs: the first times would be shown as if they were usual.
+      await this.rerun();
     } catch (thrown) {
       this.failure = PatchError.from(thrown);
       this.changed();

@@ -13,6 +13,8 @@ export function points(share: number): string {
 }
 
 export function milliseconds(ms: number): string {
+  // A page's clock ticks in steps of 0.1 ms, so a zero only says "less than a step".
+  if (ms === 0) return `<${thin}0.1${thin}ms`;
   return `${ms < 10 ? ms.toFixed(2) : ms < 100 ? ms.toFixed(1) : Math.round(ms).toString()}${thin}ms`;
 }
 

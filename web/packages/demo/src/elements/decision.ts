@@ -121,7 +121,9 @@ export class Decision extends StudioElement {
           <span class="name">${shown.name}</span>
           <span class="chip ${shown.chosen ? "on" : ""}">${shown.chosen ? "stitched" : "not stitched"}</span>
         </div>
-        <div class="reason">${override === "auto" ? automatic.reason : forced(override, automatic)}</div>
+        <div class="reason">
+          ${override === "auto" ? sentence(automatic.reason) : forced(override, automatic)}
+        </div>
         <div class="small muted num">
           v${shown.version}${shown.personal ? ", yours" : ""} · touches ${automatic.sites.join(", ")} ·
           ${automatic.reason_code === "conflict" ? "conflicts with a chosen patch" : "no conflict"}
@@ -155,6 +157,11 @@ export class Decision extends StudioElement {
     this.studio.overrides.clear();
     void this.studio.rerun();
   };
+}
+
+/** Starts with a capital, unless it starts with a feature's name. */
+function sentence(reason: string): string {
+  return /^[\w-]+\./.test(reason) ? reason : reason.charAt(0).toUpperCase() + reason.slice(1);
 }
 
 function forced(override: Override, automatic: Candidate): string {

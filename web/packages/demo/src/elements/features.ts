@@ -28,6 +28,9 @@ export class Features extends StudioElement {
         height: 14px;
         overflow: visible;
       }
+      .feature .small {
+        grid-column: 1 / -1;
+      }
       .met {
         color: var(--stitch);
       }
@@ -80,7 +83,7 @@ function number(value: number): string {
 }
 
 function unit(text: string): string {
-  return text === "degrees" ? "°" : text;
+  return text === "degrees" ? "°" : (text.split(",")[0] ?? "");
 }
 
 function bar(value: number, [low, high]: [number, number], asked: Bound[]) {
