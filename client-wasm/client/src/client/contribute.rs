@@ -10,7 +10,7 @@ use backstitch_protocol::privacy::RhoQuanta;
 use backstitch_protocol::problem::Code;
 use serde::Deserialize;
 
-use super::train::{Material, score};
+use super::train::Material;
 use super::{Adapted, Client};
 use crate::catalog::success;
 use crate::contribution::{MIN_EXAMPLES, Pending, Prepared, Verdict, prepare, seed, verdict};
@@ -19,7 +19,7 @@ use crate::ledger::{Kind, Ledger};
 use crate::library::Version;
 use crate::port::{Port, Request};
 use crate::report::{ContributeResult, JudgedOn, PatchVersion, Preview, Reason};
-use crate::training::{Descent, Pace, Score};
+use crate::training::{Comparison, Descent, Pace};
 
 /// The server's answer to a contribution.
 #[derive(Deserialize)]
@@ -32,8 +32,7 @@ struct Receipt {
 struct Draft {
     prepared: Prepared,
     material: Material,
-    shared: Score,
-    trained: Score,
+    comparison: Comparison,
     patches: Vec<PatchVersion>,
 }
 
@@ -67,8 +66,8 @@ impl<P: Port> Client<P> {
             values: draft.prepared.contribution.values().to_vec(),
             rho: task.cost().rho(),
             epsilon_after: after.epsilon(task.delta),
-            shared: draft.shared,
-            trained: draft.trained,
+            shared: draft.comparison.before,
+            trained: draft.comparison.after,
             refusal: refusal.as_ref().err().map(Reason::from),
             task: task.name,
         })
@@ -226,12 +225,11 @@ impl<P: Port> Client<P> {
         let pace = Pace { epochs: trainer.training().epochs, seed: seed(device.secret(), task) };
         let descent =
             Descent::start(trainer.clone(), material.training.clone(), base.clone(), pace)?;
-        let trained = self.descend(descent, &|_| {}, &|| false).await?;
+        let trained = self.descend(descent, None, &|_| {}, &|| false).await?;
         let version = |v: &&Arc<Version>| PatchVersion { name: v.name.clone(), version: v.number };
         Ok(Draft {
             prepared: prepare(task, device.secret(), &base, &trained.weights)?,
-            shared: score(&trainer, &material.judging, &base)?,
-            trained: score(&trainer, &material.judging, &trained.weights)?,
+            comparison: Comparison::of(&trainer, &material.judging, &base, &trained.weights)?,
             patches: bases.iter().map(version).collect(),
             material,
         })
@@ -252,10 +250,10 @@ impl<P: Port> Client<P> {
     }
 }
 
-/// Nobody is helped by an update that makes things worse for the one who made it.
+/// Nobody is helped by an update that is plainly wrong for the one who made it.
 fn worth_it(draft: &Draft) -> Result<(), Problem> {
-    // The loss alone: right answers on a handful of examples are too coarse to judge one round's small step.
-    if draft.trained.loss < draft.shared.loss {
+    let Comparison { before, after, loss_change, standard_error } = draft.comparison;
+    if !draft.comparison.is_plainly_worse() {
         return Ok(());
     }
     let judges = match draft.material.judged_on {
@@ -263,12 +261,8 @@ fn worth_it(draft: &Draft) -> Result<(), Problem> {
         JudgedOn::Training => "training",
     };
     let detail = format!(
-        "on {} {judges} examples the loss went from {:.3} to {:.3} and right answers from {:.0} % to {:.0} %",
-        draft.shared.n,
-        draft.shared.loss,
-        draft.trained.loss,
-        100.0 * draft.shared.accuracy,
-        100.0 * draft.trained.accuracy,
+        "on {} {judges} examples the loss rose from {:.3} to {:.3}, by {loss_change:.3} ± {standard_error:.3}",
+        before.n, before.loss, after.loss,
     );
     Err(Problem::new(Code::NotImproved, detail)
         .with_hint("teach more examples, and check that they are right"))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use backstitch_onnx::patch::Patch;
 use backstitch_protocol::Problem;
 
-use super::train::{better, score};
+use super::train::score;
 use super::{Adapted, Client};
 use crate::library::Library;
 use crate::personal::Personal;
@@ -82,7 +82,7 @@ impl<P: Port> Client<P> {
             }
             let shared = score(&trainer, &judging, &trainer.weights_of(&patches)?)?;
             let own = score(&trainer, &judging, &trainer.weights_of(&[&trained.version.patch])?)?;
-            let in_use = better(&own, &shared);
+            let in_use = own.is_better_than(&shared);
             moved |= in_use != trained.in_use;
             personal.set_in_use(&self.port, &slot.shared.name, in_use).await?;
         }

@@ -77,12 +77,13 @@ impl<P: Port> Client<P> {
         let epochs = options.epochs.unwrap_or(EPOCHS).clamp(1, MAX_EPOCHS);
         let pace = Pace { epochs, seed: options.seed };
         let descent = Descent::start(trainer.clone(), material.training.clone(), start, pace)?;
-        let trained = self.descend(descent, progress, cancelled).await?;
+        let trained =
+            self.descend(descent, Some((&trainer, &material.judging)), progress, cancelled).await?;
         let (shared_score, personal_score) = (
             score(&trainer, &material.judging, &base)?,
             score(&trainer, &material.judging, &trained.weights)?,
         );
-        let improved = better(&personal_score, &shared_score);
+        let improved = personal_score.is_better_than(&shared_score);
         let mut changes = BTreeMap::new();
         for version in &shared {
             let patch = trainer.apply(&version.patch, &trained.weights)?;
@@ -144,15 +145,18 @@ impl<P: Port> Client<P> {
         Ok(Material { training, judging, judged_on, split })
     }
 
-    /// Takes all steps, with pauses.
+    /// Takes all steps, with pauses. With judges, the weights of the epoch that they find best are kept: a few
+    /// examples are soon learnt by heart (early stopping, Prechelt 1998).
     pub(super) async fn descend(
         &self,
         mut descent: Descent,
+        judges: Option<(&Trainer, &[Arc<Activation>])>,
         progress: &dyn Fn(&TrainProgress),
         cancelled: &Cancelled<'_>,
     ) -> Result<Trained, Problem> {
         let steps = descent.steps();
         let (mut curve, mut times) = (Vec::new(), Vec::new());
+        let mut best: Option<(Score, Vec<Vec<f32>>)> = None;
         let mut breath = self.port.now_ms();
         loop {
             let (epoch, began) = (descent.epoch(), self.port.now_ms());
@@ -161,12 +165,19 @@ impl<P: Port> Client<P> {
             let step = descent.taken();
             curve.push(CurvePoint { step, loss });
             progress(&TrainProgress { step, steps, epoch, loss });
+            if let Some((trainer, examples)) = judges.filter(|_| descent.is_between_epochs()) {
+                let now = score(trainer, examples, descent.weights())?;
+                if best.as_ref().is_none_or(|(score, _)| now.is_better_than(score)) {
+                    best = Some((now, descent.weights().to_vec()));
+                }
+            }
             breath = self.breathe(breath, cancelled).await?;
         }
         let total_ms = times.iter().sum();
         times.sort_by(f64::total_cmp);
         let step_ms = times.get(times.len() / 2).copied().unwrap_or_default();
-        Ok(Trained { weights: descent.weights().to_vec(), curve, total_ms, step_ms })
+        let weights = best.map_or_else(|| descent.weights().to_vec(), |(_, weights)| weights);
+        Ok(Trained { weights, curve, total_ms, step_ms })
     }
 
     async fn breathe(&self, last: f64, cancelled: &Cancelled<'_>) -> Result<f64, Problem> {
@@ -197,11 +208,6 @@ impl<P: Port> Client<P> {
         let finite = start.iter().flatten().all(|w| w.is_finite());
         Ok(if finite { start } else { base.to_vec() })
     }
-}
-
-/// Better means a lower loss, and no fewer right answers.
-pub(super) fn better(candidate: &Score, incumbent: &Score) -> bool {
-    candidate.loss < incumbent.loss && candidate.accuracy >= incumbent.accuracy
 }
 
 pub(super) fn score(

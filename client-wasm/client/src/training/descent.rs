@@ -97,6 +97,11 @@ impl Descent {
         }
     }
 
+    /// Whether an epoch has just ended.
+    pub fn is_between_epochs(&self) -> bool {
+        self.taken.is_multiple_of(self.steps_per_epoch())
+    }
+
     /// The weights so far.
     pub fn weights(&self) -> &[Vec<f32>] {
         &self.weights

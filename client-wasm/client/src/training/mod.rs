@@ -4,9 +4,11 @@
 //! A [`Trainer`] holds compiled programs and no weights, so it serves every version of its patches and every device
 //! of one process. Given the seed, training is deterministic.
 
+mod comparison;
 mod descent;
 mod trainer;
 
+pub use comparison::Comparison;
 pub use descent::{Descent, Pace};
 pub use trainer::{Activation, Score, Trainer};
 

@@ -36,6 +36,28 @@ pub struct Score {
     pub n: usize,
 }
 
+/// One example's loss, and whether its answer is right.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Judged {
+    pub(super) loss: f64,
+    pub(super) right: bool,
+}
+
+impl Score {
+    pub(super) fn of(judged: &[Judged]) -> Self {
+        let n = judged.len();
+        let mean = |sum: f64| if n == 0 { 0.0 } else { sum / n as f64 };
+        let right = judged.iter().filter(|j| j.right).count();
+        Self { loss: mean(judged.iter().map(|j| j.loss).sum()), accuracy: mean(right as f64), n }
+    }
+
+    /// More right answers, or as many at a lower loss.
+    pub fn is_better_than(&self, other: &Self) -> bool {
+        self.accuracy > other.accuracy
+            || (self.accuracy == other.accuracy && self.loss < other.loss)
+    }
+}
+
 /// Everything compiled that training a set of patches needs.
 #[derive(Debug)]
 pub struct Trainer {
@@ -183,12 +205,20 @@ impl Trainer {
 
     /// How good these weights are on these examples.
     pub fn score(&self, examples: &[&Activation], weights: &[Vec<f32>]) -> Result<Score, Problem> {
+        Ok(Score::of(&self.judge(examples, weights)?))
+    }
+
+    /// The loss and the verdict of each example.
+    pub(super) fn judge(
+        &self,
+        examples: &[&Activation],
+        weights: &[Vec<f32>],
+    ) -> Result<Vec<Judged>, Problem> {
         let mut values = Vec::with_capacity(weights.len());
         for (parameter, numbers) in self.parameters.iter().zip(weights) {
             values.push(Value::f32(&parameter.shape, numbers)?);
         }
-        let (mut loss, mut right) = (0.0, 0usize);
-        for example in examples {
+        let judge = |example: &&Activation| {
             let mut fed: Vec<Value> = example
                 .tensors
                 .iter()
@@ -197,14 +227,12 @@ impl Trainer {
             fed.extend(values.iter().cloned());
             let answer = self.answer.run_ordered(&fed)?;
             let answer = answer.first().map(Value::f32s).transpose()?.unwrap_or_default();
-            loss += loss_of(self.loss, answer, &example.target);
-            right += usize::from(
-                matches!(example.target, Target::Class(c) if argmax(answer) == Some(c)),
-            );
-        }
-        let n = examples.len();
-        let mean = |sum: f64| if n == 0 { 0.0 } else { sum / n as f64 };
-        Ok(Score { loss: mean(loss), accuracy: mean(right as f64), n })
+            Ok(Judged {
+                loss: loss_of(self.loss, answer, &example.target),
+                right: matches!(example.target, Target::Class(c) if argmax(answer) == Some(c)),
+            })
+        };
+        examples.iter().map(judge).collect()
     }
 
     /// The patches' current trainable tensors, in parameter order.
