@@ -2,6 +2,10 @@
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 
+target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
+bindings := "web/packages/client/wasm/backstitch_bg.wasm"
+browser_crate := "--package backstitch-client-wasm --target wasm32-unknown-unknown"
+
 # List the recipes.
 default:
     @just --list --unsorted
@@ -10,26 +14,42 @@ default:
 demo *arguments: web
     cargo run --quiet --package backstitch-server -- demo {{arguments}}
 
-# Every Rust test. The browser stories and lints join when the page runs end to end.
-test:
+# Everything that CI checks, in its order.
+test: lint test-rust test-browser
+
+# Unit, property and integration tests of every native crate.
+test-rust:
     cargo test --workspace --exclude backstitch-client-wasm
 
+# Tests of the browser crate, of the pages' logic, and the users' stories, in a real Chromium.
+test-browser: web
+    cargo test {{browser_crate}} --profile wasm
+    cargo build --quiet --package backstitch-server
+    cd web && npm test
+    node --test tests/browser/
+
 # Formatting and lints, Rust and TypeScript.
-lint:
+lint: web
     cargo fmt --all --check
-    cargo clippy --workspace --all-targets --exclude backstitch-client-wasm -- --deny warnings
-    cargo clippy --package backstitch-client-wasm --target wasm32-unknown-unknown -- --deny warnings
-    cd web && npm run lint
+    cargo clippy --quiet --workspace --all-targets --exclude backstitch-client-wasm -- --deny warnings
+    cargo clippy --quiet {{browser_crate}} --profile wasm -- --deny warnings
+    cd web && npm run --silent lint
 
 # Build the browser's WebAssembly and its bindings.
 wasm:
-    cargo build --quiet --package backstitch-client-wasm --target wasm32-unknown-unknown --profile wasm
-    wasm-bindgen --target web --out-dir web/packages/client/wasm --out-name backstitch \
-      target/wasm32-unknown-unknown/wasm/backstitch_client_wasm.wasm
+    cargo build --quiet {{browser_crate}} --profile wasm
+    @if [ "{{target}}/wasm32-unknown-unknown/wasm/backstitch_client_wasm.wasm" -nt {{bindings}} ]; then \
+      wasm-bindgen --target web --out-dir {{parent_directory(bindings)}} --out-name backstitch \
+        "{{target}}/wasm32-unknown-unknown/wasm/backstitch_client_wasm.wasm"; fi
 
-# Build the npm package, the page and the console.
+# Build the npm package, the page and the console, where something changed since the last time.
 web: wasm
-    cd web && npm run --silent build
+    @if [ ! -f web/dist/index.html ] || [ -n "$(find web/packages web/*.json web/*.ts -newer web/dist/index.html -type f \
+      -not -path '*/dist/*' -print -quit)" ]; then cd web && npm run --silent build && touch dist/index.html; fi
+
+# Make the sample library anew from its data (needs Python with PyTorch: onnx/models/fashion/make/README.md).
+models data="/usr/share/datasets/fashion-mnist":
+    python3 onnx/models/fashion/make/train.py --data {{data}}
 
 # Format everything.
 format:

@@ -12,7 +12,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 use web_sys::{
     AbortSignal, CacheStorage, MessageChannel, Performance, ReadableStreamDefaultReader,
-    RequestInit,
+    RequestCache, RequestInit,
 };
 
 use crate::storage::Storage;
@@ -50,6 +50,10 @@ impl BrowserPort {
         let init = RequestInit::new();
         init.set_method(request.method.as_str());
         init.set_signal(self.signal.borrow().as_ref());
+        if request.cache == Cache::Replace {
+            // What the browser kept of the damaged answer must not come back.
+            init.set_cache(RequestCache::Reload);
+        }
         let headers = web_sys::Headers::new().map_err(|e| network(&request.url, &e))?;
         for (name, value) in &request.headers {
             headers.set(name, value).map_err(|e| network(&request.url, &e))?;

@@ -1,2 +1,2 @@
 //! Tells cargo that build-time features are kept, too.
-fn main(){}
+fn main() {}

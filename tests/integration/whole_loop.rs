@@ -1,8 +1,6 @@
 //! The whole loop on real pictures: devices train a patch, contribute under differential privacy, the server averages
 //! and publishes, and every device runs the new version. What it learns shows on pictures that nobody trained on.
 
-#![allow(clippy::unwrap_used, reason = "a failed step of a test ends it")]
-
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 

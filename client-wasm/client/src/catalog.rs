@@ -190,7 +190,7 @@ pub fn success(response: Response, what: &str) -> Result<Response, Problem> {
     let code = match response.status {
         404 => Code::NotFound,
         429 => Code::RateLimited,
-        503 | 502 | 504 => Code::Unavailable,
+        502..=504 => Code::Unavailable,
         _ => Code::NetworkFailed,
     };
     Err(Problem::new(code, format!("asking for {what} gave HTTP {}", response.status)))
@@ -267,8 +267,10 @@ mod tests {
         SignedCatalog::sign(catalog, &SigningKey::from_bytes(&[key; 32])).unwrap()
     }
 
+    type Answer = Rc<RefCell<Result<Vec<u8>, Problem>>>;
+
     /// A server whose answer to everything can be changed.
-    fn serving(first: Vec<u8>) -> (MemoryPort, Rc<RefCell<Result<Vec<u8>, Problem>>>) {
+    fn serving(first: Vec<u8>) -> (MemoryPort, Answer) {
         let answer = Rc::new(RefCell::new(Ok(first)));
         let shared = answer.clone();
         let port = MemoryPort::new(1, move |request| {

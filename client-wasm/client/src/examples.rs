@@ -196,7 +196,7 @@ fn decode(id: u64, bytes: &[u8]) -> Option<Example> {
         1 if targets.len() == n => Target::Values(targets.to_vec()),
         _ => return None,
     };
-    let finite = floats.iter().all(|v| v.is_finite()) && bytes.len() % 4 == 0;
+    let finite = floats.iter().all(|v| v.is_finite()) && bytes.len().is_multiple_of(4);
     finite.then(|| Example { id, shape, values: values.to_vec(), target })
 }
 

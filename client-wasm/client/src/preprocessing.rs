@@ -166,7 +166,7 @@ impl Preprocessing {
             .with_hint("give a picture and let the client scale it, or reshape the numbers"));
         }
         let level =
-            |c: usize, i: usize| self.from_model(c, f64::from(values[self.index(c, i)])) as f32;
+            |c: usize, i: usize| self.to_level(c, f64::from(values[self.index(c, i)])) as f32;
         let planes: Vec<Vec<f32>> = (0..self.channels)
             .map(|c| (0..self.width * self.height).map(|i| level(c, i)).collect())
             .collect();
@@ -191,7 +191,7 @@ impl Preprocessing {
         (level * 255.0 * self.scale - mean) / std
     }
 
-    fn from_model(&self, channel: usize, value: f64) -> f64 {
+    fn to_level(&self, channel: usize, value: f64) -> f64 {
         let mean = self.mean.get(channel).copied().unwrap_or(0.0);
         let std = self.std.get(channel).copied().unwrap_or(1.0);
         (value * std + mean) / (255.0 * self.scale)

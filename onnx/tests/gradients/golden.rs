@@ -37,8 +37,11 @@ fn worst(name: &str) -> Result<f64, Error> {
         .filter(|(input, _)| *input != "target")
         .map(|(input, tensor)| (input.clone(), tensor.shape().to_vec()))
         .collect();
-    let training =
-        differentiate(&golden.model, &Objective { loss, output: "y", trainable: &trainable }, &dims)?;
+    let training = differentiate(
+        &golden.model,
+        &Objective { loss, output: "y", trainable: &trainable },
+        &dims,
+    )?;
     let mut feed: BTreeMap<String, Value> = BTreeMap::new();
     for (input, tensor) in &golden.inputs {
         feed.insert(input.clone(), Value::try_from(tensor)?);
