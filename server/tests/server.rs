@@ -210,3 +210,45 @@ fn commands_say_what_is_wrong_in_one_line() {
         .unwrap();
     assert!(doctor.status.success(), "{}", String::from_utf8_lossy(&doctor.stdout));
 }
+
+/// Exit code, standard output and standard error of one command.
+fn command(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_backstitch")).args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn patches_win_back_what_their_corruption_cost() {
+    let fashion = concat!(env!("CARGO_MANIFEST_DIR"), "/../onnx/models/fashion");
+    let measure = |patches: &[&str], options: &[&str]| {
+        let patches: Vec<String> =
+            patches.iter().map(|p| format!("{fashion}/patches/{p}")).collect();
+        let (primary, data) = (format!("{fashion}/primary.onnx"), format!("{fashion}/data/test"));
+        let mut arguments = vec!["patch", "eval"];
+        arguments.extend(patches.iter().map(String::as_str));
+        arguments.extend(["--primary", &primary, "--data", &data, "--limit", "600", "--json"]);
+        arguments.extend(options);
+        let (code, out, error) = command(&arguments);
+        assert_eq!(code, 0, "{error}");
+        let row: serde_json::Value = serde_json::from_str(&out).unwrap();
+        (row["base"].as_f64().unwrap(), row["patched"].as_f64().unwrap())
+    };
+    let both = ["noise-reduction", "low-contrast"];
+    let (clean, selected) = measure(&both, &["--select"]);
+    assert!(clean > 0.9 && selected > clean - 0.01, "{clean} {selected}");
+    let (noisy, repaired) = measure(&both, &["--select", "--noise", "0.3"]);
+    assert!(repaired - noisy > 0.5 * (clean - noisy), "{clean} {noisy} {repaired}");
+    let (flat, lifted) = measure(&["low-contrast"], &["--contrast", "0.3"]);
+    assert!(lifted - flat > 0.6 * (clean - flat), "{clean} {flat} {lifted}");
+}
+
+#[test]
+fn commands_end_with_the_documented_codes() {
+    let (code, out, _) = command(&["patch", "eval", "--help"]);
+    assert!(code == 0 && out.contains("Examples:"));
+    let (code, _, error) = command(&["onnx", "inspect", "/nowhere.onnx"]);
+    assert_eq!((code, error.lines().count()), (1, 1), "{error}");
+    let (code, _, _) = command(&["patch", "frobnicate"]);
+    assert_eq!(code, 2);
+}

@@ -3,6 +3,7 @@
 mod admin;
 mod demo;
 mod doctor;
+mod evaluate;
 mod experiment;
 mod files;
 mod keys;

@@ -7,6 +7,7 @@ use backstitch_onnx::patch::{Kind, Patch, Template, check, check_training, templ
 use clap::Subcommand;
 use serde_json::json;
 
+use super::evaluate::{self, Evaluate};
 use super::files::{self, Outcome};
 
 /// Make and check patches.
@@ -36,6 +37,8 @@ pub enum PatchCommand {
         #[arg(long, value_name = "PATCH_DIR")]
         out: PathBuf,
     },
+    /// Measure what patches win, base and patched on the same inputs.
+    Eval(Evaluate),
     /// Check that a patch fits its primary and can be trained in it.
     #[command(after_help = "Example: backstitch patch check patches/noise --primary primary.onnx")]
     Check {
@@ -63,6 +66,7 @@ pub fn run(command: PatchCommand) -> Outcome<()> {
             let sites: Vec<&str> = site.iter().map(String::as_str).collect();
             make(&kind, &primary, &sites, rank, (name, &out))
         }
+        PatchCommand::Eval(command) => evaluate::run(&command),
         PatchCommand::Check { patch, primary, output, shapes, json } => {
             check_patch(&patch, &primary, output.as_deref(), &shapes, json)
         }
