@@ -39,7 +39,8 @@ lint: web
 wasm:
     cargo build --quiet {{browser_crate}} --profile wasm
     @if [ "{{target}}/wasm32-unknown-unknown/wasm/backstitch_client_wasm.wasm" -nt {{bindings}} ]; then \
-      wasm-bindgen --target web --out-dir {{parent_directory(bindings)}} --out-name backstitch \
+      wasm-bindgen --target web --remove-name-section --remove-producers-section \
+        --out-dir {{parent_directory(bindings)}} --out-name backstitch \
         "{{target}}/wasm32-unknown-unknown/wasm/backstitch_client_wasm.wasm"; fi
 
 # Build the npm package, the page and the console, where something changed since the last time.
