@@ -7,6 +7,7 @@
     reason = "a test binary: it fails by a panic and exports nothing"
 )]
 
+mod coverage;
 mod cutting;
 mod golden;
 mod gradients;

@@ -5,3 +5,8 @@ mod case;
 mod errors;
 mod golden;
 mod rules;
+
+/// The graphs of all gradient cases, as text such as ` y = Add(a, b)`.
+pub(crate) fn graphs() -> Vec<String> {
+    rules::graphs()
+}

@@ -509,6 +509,10 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+pub(super) fn graphs() -> Vec<String> {
+    cases().iter().map(|case| format!(" {}", case.graph)).collect()
+}
+
 fn losses() -> Vec<Case> {
     let shapes = [
         ("vector", "a:5"),
@@ -555,7 +559,7 @@ fn every_rule_agrees_with_central_differences() {
 
 #[test]
 fn every_rule_has_a_case() {
-    let text: String = cases().iter().map(|case| format!(" {}", case.graph)).collect();
+    let text = graphs().concat();
     // DequantizeLinear reads integers and has a test of its own.
     let missing: Vec<&str> = rules()
         .iter()
