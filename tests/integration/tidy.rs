@@ -8,7 +8,7 @@ use syn::spanned::Spanned;
 use syn::visit::Visit;
 
 const FUNCTION_LINES: usize = 70;
-const FILE_LINES: usize = 520;
+const FILE_LINES: usize = 500;
 
 /// The crates of the workspace and the workspace crates that each may use.
 const DEPENDENCIES: &[(&str, &[&str])] = &[

@@ -36,6 +36,9 @@ def run(binary, model_path, data, scratch):
     model = onnx.load(model_path)
     initializers = {i.name for i in model.graph.initializer}
     names = [i.name for i in model.graph.input if i.name not in initializers]
+    kinds = {v.type.tensor_type.elem_type for v in [*model.graph.input, *model.graph.output]}
+    if onnx.TensorProto.BFLOAT16 in kinds:
+        return "bfloat16 in or out, which .npy cannot carry"
     inputs = [tensor(data / f"input_{i}.pb") for i in range(len(names))]
     wanted = [tensor(data / f"output_{i}.pb") for i in range(len(model.graph.output))]
     if any(t is None or t.dtype == object for t in inputs + wanted):
@@ -65,6 +68,7 @@ def cause(message):
     for pattern, heading in [
         (r"domain", "operators of another domain, such as training"),
         (r"opset|operator set", "operator set older than 11"),
+        (r"bfloat16 in or out", message),
         (r"not a dense", "sequences, optionals, strings, sparse tensors"),
         (r"WRONG", message),
     ]:

@@ -1,6 +1,7 @@
 //! The command line of `backstitch`. Exit code 0: done; 1: it failed, one line on stderr says why; 2: usage.
 
 mod admin;
+mod bench;
 mod demo;
 mod doctor;
 mod evaluate;

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use backstitch_onnx::autodiff::{Loss, Objective, differentiate};
 use backstitch_onnx::cost::cost;
-use backstitch_onnx::engine::{Program, Shapes, Value, declare, infer};
+use backstitch_onnx::engine::{Program, Value, declare, infer};
 use backstitch_onnx::patch::{Patch, check};
 use backstitch_onnx::stitch::stitch;
-use backstitch_onnx::{DType, Dim, Model, Tensor, ValueInfo};
+use backstitch_onnx::{Dim, Model, Tensor, ValueInfo};
 use clap::Subcommand;
 use serde_json::json;
 
+use super::bench::bench;
 use super::files::{self, Outcome};
 use super::npy;
 
@@ -244,7 +244,7 @@ fn inspect(path: &Path, json: bool) -> Outcome<()> {
 }
 
 fn run_model(path: &Path, inputs: &[(String, PathBuf)], out: &Path, json: bool) -> Outcome<()> {
-    let (model, _) = files::read_model(path)?;
+    let (mut model, _) = files::read_model(path)?;
     let mut values = BTreeMap::new();
     let mut shapes = Vec::new();
     for (name, file) in inputs {
@@ -263,7 +263,15 @@ fn run_model(path: &Path, inputs: &[(String, PathBuf)], out: &Path, json: bool) 
             .into());
         }
     }
-    let outputs = Program::compile(&model, &files::dims(&shapes))?.run(&values)?;
+    let compiled = Program::compile(&model, &files::dims(&shapes)).or_else(|error| {
+        // Shapes and axes that come as inputs: the engine needs them when it compiles, and here they are known.
+        if !bind_indices(&mut model, &mut values)? {
+            return Err(error);
+        }
+        shapes.retain(|(name, _)| values.contains_key(name));
+        Program::compile(&model, &files::dims(&shapes))
+    });
+    let outputs = compiled?.run(&values)?;
     files::create_folder(out)?;
     let mut written = Vec::new();
     for info in &model.graph.outputs {
@@ -277,6 +285,29 @@ fn run_model(path: &Path, inputs: &[(String, PathBuf)], out: &Path, json: bool) 
         written.push(json!({ "name": info.name, "file": file, "dtype": value.dtype().name(), "shape": value.shape() }));
     }
     if json { files::print_json(&json!({ "outputs": written })) } else { Ok(()) }
+}
+
+/// Turns small integer and boolean inputs into initializers. Whether there was one.
+fn bind_indices(
+    model: &mut Model,
+    values: &mut BTreeMap<String, Value>,
+) -> backstitch_onnx::Result<bool> {
+    /// More elements are data, not shapes or axes.
+    const INDICES: usize = 64;
+    let bound: Vec<String> = values
+        .iter()
+        .filter(|(_, value)| {
+            !value.dtype().is_float() && value.shape().iter().product::<usize>() <= INDICES
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    for name in &bound {
+        if let Some(value) = values.remove(name) {
+            model.graph.initializers.insert(name.clone(), value.to_tensor()?);
+        }
+    }
+    model.graph.inputs.retain(|info| !bound.contains(&info.name));
+    Ok(!bound.is_empty())
 }
 
 fn cut(path: &Path, at: &[String], out: &Path, json: bool) -> Outcome<()> {
@@ -387,128 +418,4 @@ fn print_cost(
         }
     }
     Ok(())
-}
-
-/// Compile time and run times of one way to run a model, in milliseconds.
-struct Timing {
-    compile_ms: f64,
-    runs_ms: Vec<f64>,
-}
-
-impl Timing {
-    fn quantile(&self, share: f64) -> f64 {
-        let index = ((self.runs_ms.len() as f64 - 1.0) * share).round() as usize;
-        self.runs_ms.get(index).copied().unwrap_or_default()
-    }
-
-    fn json(&self) -> serde_json::Value {
-        json!({ "compile_ms": self.compile_ms, "p50_ms": self.quantile(0.5), "p95_ms": self.quantile(0.95),
-                "least_ms": self.quantile(0.0), "runs": self.runs_ms.len() })
-    }
-}
-
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
-}
-
-/// Compiles segments and runs them in turn over one map of named tensors.
-struct Chain {
-    programs: Vec<Program>,
-    compile_ms: f64,
-}
-
-impl Chain {
-    fn new(segments: &[Model], shapes: &Shapes) -> Outcome<Self> {
-        let start = Instant::now();
-        let programs = segments.iter().map(|segment| {
-            let sized =
-                segment.graph.inputs.iter().filter_map(|info| {
-                    Some((info.name.clone(), shapes.get(&info.name)?.1.clone()))
-                });
-            Program::compile(segment, &sized.collect())
-        });
-        let programs = programs.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { programs, compile_ms: milliseconds(start) })
-    }
-
-    /// One run, in milliseconds.
-    fn run(&self, inputs: &BTreeMap<String, Value>) -> Outcome<f64> {
-        let start = Instant::now();
-        let mut live = inputs.clone();
-        for program in &self.programs {
-            let fed = program
-                .input_names()
-                .filter_map(|name| live.get(name).cloned())
-                .collect::<Vec<_>>();
-            let outputs = program.run_ordered(&fed)?;
-            live.extend(program.output_names().map(str::to_owned).zip(outputs));
-        }
-        Ok(milliseconds(start))
-    }
-}
-
-fn bench(
-    path: &Path,
-    shapes: &[(String, Vec<usize>)],
-    runs: u32,
-    at: &[String],
-    json: bool,
-) -> Outcome<()> {
-    let (model, _) = files::read_model(path)?;
-    let known = infer(&model, &files::dims(shapes))?;
-    let inputs =
-        model.graph.inputs.iter().map(|info| Ok((info.name.clone(), sample(&info.name, &known)?)));
-    let inputs = inputs.collect::<Outcome<BTreeMap<_, _>>>()?;
-    let mut chains = vec![("whole", Chain::new(std::slice::from_ref(&model), &known)?)];
-    if !at.is_empty() {
-        let sites: Vec<&str> = at.iter().map(String::as_str).collect();
-        chains.push(("cut", Chain::new(&backstitch_onnx::cut::cut(&model, &sites)?, &known)?));
-    }
-    let mut timings: Vec<(&str, Timing)> = chains
-        .iter()
-        .map(|(name, chain)| (*name, Timing { compile_ms: chain.compile_ms, runs_ms: Vec::new() }))
-        .collect();
-    // The ways take turns, so that a slow moment of the machine meets all of them.
-    for round in 0..runs + runs.div_ceil(5) {
-        for ((_, chain), (_, timing)) in chains.iter().zip(&mut timings) {
-            let took = chain.run(&inputs)?;
-            if round >= runs.div_ceil(5) {
-                timing.runs_ms.push(took);
-            }
-        }
-    }
-    timings.iter_mut().for_each(|(_, timing)| timing.runs_ms.sort_by(f64::total_cmp));
-    if json {
-        let all: BTreeMap<&str, serde_json::Value> =
-            timings.iter().map(|(name, timing)| (*name, timing.json())).collect();
-        return files::print_json(&json!(all));
-    }
-    for (name, timing) in &timings {
-        println!(
-            "{name:6} compile {:8.1} ms, run {:8.2} ms (median), {:8.2} ms (95th percentile), {:8.2} ms (least) over {} runs",
-            timing.compile_ms,
-            timing.quantile(0.5),
-            timing.quantile(0.95),
-            timing.quantile(0.0),
-            timing.runs_ms.len()
-        );
-    }
-    Ok(())
-}
-
-/// A value for timing: ones for integers, so that every index is small, and a ramp in 0..1 for floats.
-fn sample(name: &str, shapes: &Shapes) -> Outcome<Value> {
-    let (dtype, shape) =
-        shapes.get(name).ok_or_else(|| format!("the shape of `{name}` is not known"))?;
-    let count: usize = shape.iter().product();
-    let tensor = match dtype {
-        DType::F32 => Tensor::new(
-            shape.clone(),
-            &(0..count).map(|i| (i % 97) as f32 / 97.0).collect::<Vec<_>>(),
-        )?,
-        DType::I64 => Tensor::new(shape.clone(), &vec![1i64; count])?,
-        DType::I32 => Tensor::new(shape.clone(), &vec![1i32; count])?,
-        _ => return Ok(Value::zeros(*dtype, shape)?),
-    };
-    Ok(Value::try_from(&tensor)?)
 }
