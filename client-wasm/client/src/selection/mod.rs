@@ -32,6 +32,8 @@ pub struct Candidate<'a> {
     pub cost_bytes: u64,
     /// Sites that it replaces; two patches cannot replace the same one.
     pub replaces: &'a [String],
+    /// What feedback on this device adds to the expected gain.
+    pub correction: f64,
 }
 
 /// What one answer may cost.
@@ -41,6 +43,8 @@ pub struct CostLimit {
     pub ms: Option<f64>,
     /// Bytes of the weights of all stitched patches; `None` for no limit.
     pub bytes: Option<u64>,
+    /// What a millisecond must gain at least to be worth it, per patch; 0 where left out.
+    pub gain_per_ms: Option<f64>,
 }
 
 /// What the caller wants.
@@ -71,6 +75,8 @@ pub enum ReasonCode {
     FeatureMissing,
     /// Would not help this input.
     GainNotPositive,
+    /// Would help less than its time is worth.
+    GainBelowCost,
     /// Its weights change nothing yet.
     NotTrained,
     /// Too dear even alone.
@@ -107,8 +113,10 @@ pub struct Decision {
     pub reason_code: ReasonCode,
     /// Why, in one sentence.
     pub reason: String,
-    /// Expected gain, where every feature it needs is present.
+    /// Expected gain, where every feature it needs is present; with the correction.
     pub gain: Option<f64>,
+    /// What feedback on this device has added to it.
+    pub correction: f64,
     /// Each requirement against the value found.
     pub requirements: Vec<Checked>,
 }
@@ -138,7 +146,8 @@ pub fn select(
     primary_ms: f64,
     choice: &Choice,
 ) -> Result<Selection, Problem> {
-    let judged: Vec<Judged> = candidates.iter().map(|c| Judged::of(features, c)).collect();
+    let price = limit.gain_per_ms.unwrap_or(0.0);
+    let judged: Vec<Judged> = candidates.iter().map(|c| Judged::of(features, c, price)).collect();
     match choice {
         Choice::Auto => Ok(automatic(candidates, judged, limit, primary_ms)),
         Choice::None => Ok(named(candidates, judged, &[])),
@@ -152,13 +161,14 @@ pub fn select(
 /// What the selector says of one candidate, before any competition.
 struct Judged {
     gain: Option<f64>,
+    correction: f64,
     requirements: Vec<Checked>,
     /// Why it is out, if it is.
     refusal: Option<(ReasonCode, String)>,
 }
 
 impl Judged {
-    fn of(features: &FeatureVector, candidate: &Candidate<'_>) -> Self {
+    fn of(features: &FeatureVector, candidate: &Candidate<'_>, price: f64) -> Self {
         let selector = candidate.selector;
         let requirements: Vec<Checked> = selector
             .requires
@@ -180,13 +190,15 @@ impl Judged {
             .try_fold(selector.gain.intercept, |sum, (name, weight)| {
                 features.value(name).map(|value| sum + weight * value)
             });
-        let gain = gain.filter(|g| g.is_finite());
-        let refusal = reason::refusal(candidate, &requirements, gain, features);
-        Self { gain, requirements, refusal }
+        let correction = candidate.correction;
+        let gain = gain.map(|gain| gain + correction).filter(|gain| gain.is_finite());
+        let refusal = reason::refusal(candidate, &requirements, gain, features, price);
+        Self { gain, correction, requirements, refusal }
     }
 
     fn decide(self, chosen: bool, reason_code: ReasonCode, reason: String) -> Decision {
-        Decision { chosen, reason_code, reason, gain: self.gain, requirements: self.requirements }
+        let Self { gain, correction, requirements, .. } = self;
+        Decision { chosen, reason_code, reason, gain, correction, requirements }
     }
 }
 
@@ -197,7 +209,7 @@ fn automatic(
     primary_ms: f64,
 ) -> Selection {
     let left = search::Left {
-        ms: limit.ms.map_or(f64::INFINITY, |ms| ms - primary_ms),
+        ns: limit.ms.map_or(i64::MAX / 2, |ms| search::nanoseconds(ms - primary_ms)),
         bytes: limit.bytes.unwrap_or(u64::MAX),
     };
     let items: Vec<search::Item> = candidates
@@ -207,8 +219,8 @@ fn automatic(
         .filter(|(_, (_, j))| j.refusal.is_none())
         .map(|(index, (c, j))| search::Item {
             index,
-            gain: j.gain.unwrap_or_default(),
-            ms: c.cost_ms,
+            gain: search::billionths(j.gain.unwrap_or_default()).max(1),
+            ns: search::nanoseconds(c.cost_ms),
             bytes: c.cost_bytes,
             rivals: rivals(candidates, index),
         })

@@ -9,6 +9,7 @@ pub(super) fn refusal(
     requirements: &[Checked],
     gain: Option<f64>,
     features: &FeatureVector,
+    price: f64,
 ) -> Option<(ReasonCode, String)> {
     if !candidate.has_effect {
         let reason = "Not trained yet: with its initial weights it changes nothing.";
@@ -34,10 +35,23 @@ pub(super) fn refusal(
             missing(feature.map_or("a feature", String::as_str)),
         ));
     };
-    (gain <= 0.0).then(|| {
-        let reason =
-            format!("The expected gain is {}: it would not help this input.", number(gain));
-        (ReasonCode::GainNotPositive, reason)
+    if gain <= 0.0 {
+        let corrected = corrected(candidate.correction);
+        let reason = format!(
+            "The expected gain is {}{corrected}: it would not help this input.",
+            number(gain)
+        );
+        return Some((ReasonCode::GainNotPositive, reason));
+    }
+    let worth = price * candidate.cost_ms;
+    (gain < worth).then(|| {
+        let reason = format!(
+            "The expected gain of {} is below its cost: {} must gain {}.",
+            number(gain),
+            milliseconds(candidate.cost_ms),
+            number(worth),
+        );
+        (ReasonCode::GainBelowCost, reason)
     })
 }
 
@@ -53,7 +67,8 @@ pub(super) fn chosen(
         .collect();
     let cause = if found.is_empty() { String::new() } else { format!("{}: ", found.join(", ")) };
     let gain = number(gain.unwrap_or_default());
-    format!("{cause}an expected gain of {gain} for {}.", milliseconds(candidate.cost_ms))
+    let corrected = corrected(candidate.correction);
+    format!("{cause}an expected gain of {gain}{corrected} for {}.", milliseconds(candidate.cost_ms))
 }
 
 /// Why an eligible candidate is not in the best set.
@@ -68,33 +83,51 @@ pub(super) fn competed(
     if let Some(ms) = limit.ms.filter(|ms| candidate.cost_ms > ms - primary_ms) {
         let left = (ms - primary_ms).max(0.0);
         let reason = format!(
-            "It takes {}, and {} are left of the limit of {} after the primary.",
+            "It takes {}, and {} are left of the limit of {} after the primary{}.",
             milliseconds(candidate.cost_ms),
             milliseconds(left),
             milliseconds(ms),
+            reduced(&named(candidates, chosen)),
         );
         return (ReasonCode::OverLimit, reason);
     }
     if let Some(bytes) = limit.bytes.filter(|bytes| candidate.cost_bytes > *bytes) {
-        let reason =
-            format!("Its weights take {} bytes, the limit is {bytes} bytes.", candidate.cost_bytes);
+        let reason = format!(
+            "Its weights take {} bytes, the limit is {bytes} bytes{}.",
+            candidate.cost_bytes,
+            reduced(&named(candidates, chosen)),
+        );
         return (ReasonCode::OverLimit, reason);
     }
-    let name = |set: u32| -> String {
-        let members = (0..candidates.len()).filter(|i| set & (1 << i) != 0);
-        members.map(|i| candidates[i].name.as_str()).collect::<Vec<_>>().join(", ")
-    };
     let rivals = rivals(candidates, index) & chosen;
     if rivals != 0 {
         return (
             ReasonCode::Conflict,
-            format!("It replaces the same part of the model as {}.", name(rivals)),
+            format!("It replaces the same part of the model as {}.", named(candidates, rivals)),
         );
     }
-    (
-        ReasonCode::Outweighed,
-        format!("It fits alone, but {} together gain more within the limit.", name(chosen)),
-    )
+    let chosen = named(candidates, chosen);
+    let reason = format!("Over the limit with the others: reduced to {chosen}, which gain more.");
+    (ReasonCode::Outweighed, reason)
+}
+
+fn named(candidates: &[Candidate<'_>], set: u32) -> String {
+    let members = (0..candidates.len()).filter(|i| set & (1 << i) != 0);
+    members.map(|i| candidates[i].name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn reduced(chosen: &str) -> String {
+    if chosen.is_empty() { String::new() } else { format!("; reduced to {chosen}") }
+}
+
+/// What feedback did to a gain, where it did anything that shows.
+fn corrected(correction: f64) -> String {
+    let by = number(correction);
+    match correction {
+        _ if by == "0" => String::new(),
+        up if up > 0.0 => format!(" (your feedback added {by})"),
+        _ => format!(" (your feedback took {} off)", number(-correction)),
+    }
 }
 
 fn missing(feature: &str) -> String {

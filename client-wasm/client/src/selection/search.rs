@@ -1,14 +1,20 @@
-//! The exact search: depth first over the candidates, pruned by what the rest could still gain.
+//! The exact search: both halves of the candidates are listed whole, and joined in one sweep (Horowitz, Sahni 1974,
+//! Computing partitions with applications to the knapsack problem). 24 candidates make two lists of at most 4,096
+//! sets, so the hardest library costs no more than twice the easiest.
+//!
+//! Gains and times are integers here: their sums do not depend on an order, and ties are ties on every machine.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 
 /// An eligible candidate: its gain is positive.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     /// Its bit in the result.
     pub(super) index: usize,
-    pub(super) gain: f64,
-    pub(super) ms: f64,
+    /// Billionths.
+    pub(super) gain: i64,
+    /// Nanoseconds; negative where it replaces more than it costs.
+    pub(super) ns: i64,
     pub(super) bytes: u64,
     /// Bits of candidates that exclude it.
     pub(super) rivals: u32,
@@ -17,130 +23,179 @@ pub(super) struct Item {
 /// What is left to spend.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Left {
-    pub(super) ms: f64,
+    pub(super) ns: i64,
     pub(super) bytes: u64,
 }
 
-/// A set with its sums, which are taken in index order, so that equal sets have equal sums.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Found {
-    pub(super) set: u32,
-    pub(super) gain: f64,
-    pub(super) ms: f64,
+/// Larger than any sum of 24 clamped numbers, and 24 of it still fit.
+const MOST: f64 = 1e17;
+
+/// A number in billionths, the finest that counts.
+pub(super) fn billionths(value: f64) -> i64 {
+    (value * 1e9).round().clamp(-MOST, MOST) as i64
 }
 
-impl Found {
-    /// The set of these items, or `None` where it breaks the limit or holds rivals.
-    pub(super) fn of(items: &[Item], set: u32, left: Left) -> Option<Self> {
-        let mut members: Vec<&Item> = items.iter().filter(|i| set & (1 << i.index) != 0).collect();
-        members.sort_by_key(|i| i.index);
-        let (gain, ms) = members.iter().fold((0.0, 0.0), |(g, m), i| (g + i.gain, m + i.ms));
-        let bytes = members.iter().try_fold(0u64, |sum, i| sum.checked_add(i.bytes));
-        // The empty set always stands: the primary runs even where it alone breaks the limit.
-        let fits = set == 0 || (ms <= left.ms && bytes.is_some_and(|b| b <= left.bytes));
-        let peaceful = members.iter().all(|i| i.rivals & set == 0);
-        (fits && peaceful).then_some(Self { set, gain, ms })
-    }
-
-    /// The total order: more gain, less time, fewer patches, the earlier patches.
-    pub(super) fn better(&self, other: &Self) -> bool {
-        let order = self
-            .gain
-            .total_cmp(&other.gain)
-            .then(other.ms.total_cmp(&self.ms))
-            .then(other.set.count_ones().cmp(&self.set.count_ones()))
-            .then(self.set.reverse_bits().cmp(&other.set.reverse_bits()));
-        order == Ordering::Greater
-    }
+/// Milliseconds in nanoseconds.
+pub(super) fn nanoseconds(ms: f64) -> i64 {
+    billionths(ms / 1000.0)
 }
 
-/// The best set, as bits of the items' indices.
-pub(super) fn best(items: &[Item], left: Left) -> u32 {
-    let all = items.iter().fold(0, |set, item| set | 1 << item.index);
-    if let Some(found) = Found::of(items, all, left) {
-        // Every gain is positive: where all fit, all are taken.
-        return found.set;
-    }
-    let mut order = items.to_vec();
-    // Dense first, so that a good set is found early and the bound bites.
-    let density = |i: &Item| i.gain / i.ms.max(1e-9);
-    order.sort_by(|a, b| density(b).total_cmp(&density(a)).then(a.index.cmp(&b.index)));
-    // Time that later items could give back; time is only ever returned by replacing something dearer.
-    let mut returned = vec![0.0; order.len() + 1];
-    for (i, item) in order.iter().enumerate().rev() {
-        returned[i] = returned[i + 1] + item.ms.min(0.0);
-    }
-    let mut search = Search { items, order, returned, left, best: Found::default() };
-    search.descend(0, Partial::default());
-    search.best.set
-}
-
-#[derive(Clone, Copy, Default)]
-struct Partial {
-    set: u32,
-    excluded: u32,
-    gain: f64,
-    ms: f64,
+/// A set of candidates with its sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    gain: i64,
+    ns: i64,
     bytes: u64,
+    set: u32,
 }
 
-struct Search<'a> {
-    items: &'a [Item],
-    order: Vec<Item>,
-    returned: Vec<f64>,
-    left: Left,
-    best: Found,
+impl State {
+    fn and(self, other: Self) -> Self {
+        Self {
+            gain: self.gain + other.gain,
+            ns: self.ns + other.ns,
+            bytes: self.bytes.saturating_add(other.bytes),
+            set: self.set | other.set,
+        }
+    }
+
+    /// The total order: more gain, less time, fewer patches, the earlier patches. For sets without a common member
+    /// every part of it adds up, so the best partner of a set is the best one for itself.
+    fn rank(&self) -> (i64, Reverse<i64>, Reverse<u32>, u32) {
+        (self.gain, Reverse(self.ns), Reverse(self.set.count_ones()), self.set.reverse_bits())
+    }
+
+    fn better(self, other: Self) -> Self {
+        if other.rank() > self.rank() { other } else { self }
+    }
 }
 
-impl Search<'_> {
-    fn descend(&mut self, depth: usize, partial: Partial) {
-        /// Sums of another order differ in the last bits; the final comparison is exact.
-        const SLACK: f64 = 1e-9;
-        if depth == self.order.len() {
-            if let Some(found) = Found::of(self.items, partial.set, self.left)
-                && found.better(&self.best)
-            {
-                self.best = found;
-            }
-            return;
-        }
-        if partial.gain + self.bound(depth, &partial) < self.best.gain - SLACK {
-            return;
-        }
-        let item = self.order[depth].clone();
-        let ms = partial.ms + item.ms;
-        let bytes = partial.bytes.saturating_add(item.bytes);
-        let fits =
-            ms + self.returned[depth + 1] <= self.left.ms + SLACK && bytes <= self.left.bytes;
-        if fits && partial.excluded & (1 << item.index) == 0 {
-            let with = Partial {
-                set: partial.set | 1 << item.index,
-                excluded: partial.excluded | item.rivals,
-                gain: partial.gain + item.gain,
-                ms,
-                bytes,
-            };
-            self.descend(depth + 1, with);
-        }
-        self.descend(depth + 1, partial);
-    }
+/// The best set, as bits of the items' indices. The empty set always stands: the primary runs even where it alone
+/// breaks the limit.
+pub(super) fn best(items: &[Item], left: Left) -> u32 {
+    // Time is only ever returned by replacing something dearer.
+    let returned: i64 = items.iter().map(|item| item.ns.min(0)).sum();
+    let room = Left { ns: left.ns.saturating_sub(returned), bytes: left.bytes };
+    let weighed = items.iter().fold(0u64, |sum, item| sum.saturating_add(item.bytes)) > left.bytes;
+    let [first, second] = halves(components(items)).map(|half| sets(&half, room, weighed));
+    let found = match weighed {
+        true => join_within_bytes(&first, &second, left),
+        false => join(&first, &second, left),
+    };
+    found.set
+}
 
-    /// Never below what the rest can gain: the fractional knapsack over time (Dantzig 1957).
-    fn bound(&self, depth: usize, partial: &Partial) -> f64 {
-        let mut room = self.left.ms - partial.ms - self.returned[depth];
-        let mut gain = 0.0;
-        for item in &self.order[depth..] {
-            if partial.excluded & (1 << item.index) != 0 {
-                continue;
-            }
-            let ms = item.ms.max(0.0);
-            if ms <= room {
-                room -= ms;
-                gain += item.gain;
-            } else {
-                return gain + item.gain * (room.max(0.0) / ms);
-            }
+/// The sets of allies among items that exclude one another, directly or through others; most are one item alone.
+fn components(items: &[Item]) -> Vec<Vec<State>> {
+    let mut rest: Vec<&Item> = items.iter().collect();
+    let mut components = Vec::new();
+    while let Some(start) = rest.pop() {
+        let (mut members, mut rivals) = (vec![start], start.rivals);
+        while let Some(at) = rest.iter().position(|item| rivals & (1 << item.index) != 0) {
+            let item = rest.swap_remove(at);
+            rivals |= item.rivals;
+            members.push(item);
         }
-        gain
+        let mut allies = vec![State::default()];
+        for item in members {
+            let own =
+                State { gain: item.gain, ns: item.ns, bytes: item.bytes, set: 1 << item.index };
+            let joined: Vec<State> = allies
+                .iter()
+                .filter(|state| state.set & item.rivals == 0)
+                .map(|state| state.and(own))
+                .collect();
+            allies.extend(joined);
+        }
+        components.push(allies);
     }
+    components
+}
+
+/// Two groups of components with about equally many sets.
+fn halves(mut components: Vec<Vec<State>>) -> [Vec<Vec<State>>; 2] {
+    components.sort_by_key(|allies| Reverse(allies.len()));
+    let (mut groups, mut sizes) = ([Vec::new(), Vec::new()], [1.0f64; 2]);
+    for allies in components {
+        let smaller = usize::from(sizes[1] < sizes[0]);
+        sizes[smaller] *= allies.len() as f64;
+        groups[smaller].push(allies);
+    }
+    groups
+}
+
+/// Every set of these components that may still fit, from the quickest to the slowest. Where bytes do not decide, a
+/// set that is neither quicker nor better than another is left out.
+fn sets(components: &[Vec<State>], room: Left, weighed: bool) -> Vec<State> {
+    let fits = |state: &State| state.ns <= room.ns && state.bytes <= room.bytes;
+    let mut all = vec![State::default()];
+    for allies in components {
+        let mut merged: Vec<State> = Vec::new();
+        for ally in allies {
+            let shifted = all.iter().map(|state| state.and(*ally)).filter(fits);
+            merged = merge(&merged, shifted, weighed);
+        }
+        all = merged;
+    }
+    all
+}
+
+fn merge(one: &[State], other: impl Iterator<Item = State>, weighed: bool) -> Vec<State> {
+    let mut merged: Vec<State> = Vec::with_capacity(2 * one.len() + 1);
+    let mut push = |state: State| {
+        if weighed || merged.last().is_none_or(|last| state.rank() > last.rank()) {
+            merged.push(state);
+        }
+    };
+    // Of equally quick sets the better one comes first, so that the others are left out.
+    let order = |state: &State| (state.ns, Reverse(state.rank()));
+    let mut one = one.iter().copied().peekable();
+    for state in other {
+        while let Some(next) = one.next_if(|next| order(next) <= order(&state)) {
+            push(next);
+        }
+        push(state);
+    }
+    one.for_each(push);
+    merged
+}
+
+/// The best union within the time that is left. Both lists are sorted, and better from set to set.
+fn join(first: &[State], second: &[State], left: Left) -> State {
+    let (mut best, mut within) = (State::default(), 0);
+    for state in first.iter().rev() {
+        while second.get(within).is_some_and(|other| state.ns + other.ns <= left.ns) {
+            within += 1;
+        }
+        if let Some(other) = second[..within].last() {
+            best = best.better(state.and(*other));
+        }
+    }
+    best
+}
+
+/// The same where bytes decide too: the best partners by bytes are kept in a Fenwick tree (Fenwick 1994).
+fn join_within_bytes(first: &[State], second: &[State], left: Left) -> State {
+    let mut weights: Vec<u64> = second.iter().map(|state| state.bytes).collect();
+    weights.sort_unstable();
+    weights.dedup();
+    let mut tree: Vec<Option<State>> = vec![None; weights.len() + 1];
+    let (mut best, mut within) = (State::default(), 0);
+    for state in first.iter().rev() {
+        while let Some(other) = second.get(within).filter(|o| state.ns + o.ns <= left.ns) {
+            let mut at = weights.partition_point(|bytes| *bytes < other.bytes) + 1;
+            while let Some(slot) = tree.get_mut(at) {
+                *slot = Some(slot.map_or(*other, |known| known.better(*other)));
+                at += at & at.wrapping_neg();
+            }
+            within += 1;
+        }
+        let Some(bytes) = left.bytes.checked_sub(state.bytes) else { continue };
+        let mut at = weights.partition_point(|weight| *weight <= bytes);
+        while at > 0 {
+            best = tree[at].map_or(best, |other| best.better(state.and(other)));
+            at &= at - 1;
+        }
+    }
+    best
 }

@@ -32,6 +32,7 @@ struct Given {
     bytes: u64,
     replaces: Vec<String>,
     has_effect: bool,
+    correction: f64,
 }
 
 fn given(name: &str, gain: f64, ms: f64) -> Given {
@@ -42,6 +43,7 @@ fn given(name: &str, gain: f64, ms: f64) -> Given {
         bytes: 1000,
         replaces: vec![],
         has_effect: true,
+        correction: 0.0,
     }
 }
 
@@ -55,6 +57,7 @@ fn candidates(given: &[Given]) -> Vec<Candidate<'_>> {
             cost_ms: g.ms,
             cost_bytes: g.bytes,
             replaces: &g.replaces,
+            correction: g.correction,
         })
         .collect()
 }
@@ -89,6 +92,8 @@ fn every_candidate_has_its_reason() {
     first.replaces = vec!["block2".to_owned()];
     let mut second = given("second", 0.4, 1.0);
     second.replaces = vec!["block2".to_owned()];
+    let mut corrected = given("corrected", 0.5, 0.1);
+    corrected.correction = -0.6;
     let given = [
         unmet,
         upper,
@@ -101,8 +106,10 @@ fn every_candidate_has_its_reason() {
         first,
         second,
         given("extra", 0.1, 4.5),
+        given("dear", 0.02, 3.0),
+        corrected,
     ];
-    let limit = CostLimit { ms: Some(15.0), bytes: Some(10_000) };
+    let limit = CostLimit { ms: Some(15.0), bytes: Some(10_000), gain_per_ms: Some(0.01) };
     use ReasonCode::*;
     let selection = check(
         &given,
@@ -119,26 +126,40 @@ fn every_candidate_has_its_reason() {
             Chosen,
             Conflict,
             Outweighed,
+            GainBelowCost,
+            GainNotPositive,
         ],
     );
     assert_eq!(selection.decisions[0].reason, "image.noise is 0.01; it helps from 0.05 up.");
     assert_eq!(
         selection.decisions[7].reason,
-        "It takes 99 ms, and 5.00 ms are left of the limit of 15 ms after the primary."
+        "It takes 99 ms, and 5.00 ms are left of the limit of 15 ms after the primary; reduced to first."
+    );
+    assert_eq!(
+        selection.decisions[10].reason,
+        "Over the limit with the others: reduced to first, which gain more."
+    );
+    assert_eq!(
+        selection.decisions[11].reason,
+        "The expected gain of 0.02 is below its cost: 3.00 ms must gain 0.03."
+    );
+    assert_eq!(
+        selection.decisions[12].reason,
+        "The expected gain is -0.1 (your feedback took 0.6 off): it would not help this input."
     );
 }
 
 #[test]
 fn ties_fall_the_same_way_everywhere() {
     use ReasonCode::*;
-    let limit = CostLimit { ms: Some(11.0), bytes: None };
+    let limit = CostLimit { ms: Some(11.0), bytes: None, gain_per_ms: None };
     check(&[given("a", 1.0, 1.0), given("b", 1.0, 1.0)], limit, &[Chosen, Outweighed]);
     check(&[given("a", 1.0, 1.0), given("b", 1.0, 0.5)], limit, &[Outweighed, Chosen]);
 }
 
 #[test]
 fn a_primary_over_the_limit_still_answers_and_a_cheaper_path_may_help() {
-    let limit = CostLimit { ms: Some(5.0), bytes: None };
+    let limit = CostLimit { ms: Some(5.0), bytes: None, gain_per_ms: None };
     check(&[given("a", 1.0, 1.0)], limit, &[ReasonCode::OverLimit]);
     check(
         &[given("a", 1.0, 1.0), given("b", 1.0, -7.0)],
@@ -161,17 +182,17 @@ fn named_patches_are_taken_as_they_are() {
     assert!(run(&given, &["a", "b"]).unwrap_err().is(Code::InputInvalid));
 }
 
-fn items() -> impl Strategy<Value = Vec<search::Item>> {
+fn items(most: usize) -> impl Strategy<Value = Vec<search::Item>> {
     // Coarse numbers, so that ties and exact fits are common.
-    let item = (1u32..6, -2i32..8, 0u64..4, any::<u16>());
-    prop::collection::vec(item, 0..11).prop_map(|raw| {
+    let item = (1i64..6, -2i64..8, 0u64..4, any::<u16>());
+    prop::collection::vec(item, 0..most).prop_map(|raw| {
         let mut items: Vec<search::Item> = raw
             .iter()
             .enumerate()
-            .map(|(index, (gain, ms, bytes, _))| search::Item {
+            .map(|(index, (gain, ns, bytes, _))| search::Item {
                 index,
-                gain: f64::from(*gain) * 0.1,
-                ms: f64::from(*ms) * 0.5,
+                gain: *gain,
+                ns: *ns,
                 bytes: *bytes,
                 rivals: 0,
             })
@@ -189,33 +210,49 @@ fn items() -> impl Strategy<Value = Vec<search::Item>> {
     })
 }
 
+/// The best of all sets, one after the other, by the order that the module promises.
+fn brute_force(items: &[search::Item], left: search::Left) -> u32 {
+    let mut best = (0, 0, 0, 0u32);
+    for set in 1..1u32 << items.len() {
+        let members = || items.iter().filter(|i| set & (1 << i.index) != 0);
+        let (gain, ns) = (members().map(|i| i.gain).sum(), members().map(|i| i.ns).sum::<i64>());
+        let fits = ns <= left.ns && members().map(|i| i.bytes).sum::<u64>() <= left.bytes;
+        let key = (gain, -ns, -i64::from(set.count_ones()), set.reverse_bits());
+        if fits && members().all(|i| i.rivals & set == 0) && key > best {
+            best = key;
+        }
+    }
+    best.3.reverse_bits()
+}
+
 proptest! {
     #[test]
-    fn the_search_finds_what_brute_force_finds(items in items(), ms in -2i32..12, bytes in 0u64..12, open in 0u8..3) {
+    fn the_search_finds_what_brute_force_finds(items in items(13), ns in -3i64..16, bytes in 0u64..14, open in 0u8..4) {
         let left = search::Left {
-            ms: if open == 0 { f64::INFINITY } else { f64::from(ms) * 0.5 },
-            bytes: if open == 1 { u64::MAX } else { bytes },
+            ns: if open & 1 == 1 { i64::MAX / 2 } else { ns },
+            bytes: if open & 2 == 2 { u64::MAX } else { bytes },
         };
-        let mut expected = search::Found::default();
-        for set in 0..1u32 << items.len() {
-            if let Some(found) = search::Found::of(&items, set, left)
-                && found.better(&expected)
-            {
-                expected = found;
-            }
-        }
-        prop_assert_eq!(search::best(&items, left), expected.set);
+        prop_assert_eq!(search::best(&items, left), brute_force(&items, left));
     }
 }
 
 #[test]
-fn twenty_four_candidates_are_searched_quickly() {
-    let items: Vec<search::Item> = (0..MAX_CANDIDATES)
-        .map(|index| {
-            let mut draws = crate::random::SplitMix::new(index as u64);
-            search::Item { index, gain: draws.uniform(), ms: draws.uniform(), bytes: 1, rivals: 0 }
-        })
-        .collect();
-    let set = search::best(&items, search::Left { ms: 5.0, bytes: u64::MAX });
-    assert!(set.count_ones() >= 10);
+fn the_hardest_twenty_four_candidates_make_two_short_lists() {
+    // Gain in proportion to time: a bound never cuts, and branching would visit millions of sets.
+    let item = |index: usize| {
+        let mut draws = crate::random::SplitMix::new(index as u64);
+        let ns = search::nanoseconds(draws.uniform());
+        search::Item { index, gain: ns, ns, bytes: 1 + index as u64, rivals: 0 }
+    };
+    let items: Vec<search::Item> = (0..MAX_CANDIDATES).map(item).collect();
+    let half = items.iter().map(|i| i.ns).sum::<i64>() / 2;
+    for bytes in [u64::MAX, 150] {
+        let set = search::best(&items, search::Left { ns: half, bytes });
+        let taken = |of: fn(&search::Item) -> i64| -> i64 {
+            items.iter().filter(|i| set & (1 << i.index) != 0).map(of).sum()
+        };
+        // 2²⁴ sums within 12 ms: one is within nanoseconds of the limit.
+        assert!(half - taken(|i| i.ns) < 10_000 && taken(|i| i.ns) <= half);
+        assert!(taken(|i| i.bytes as i64) as u64 <= bytes);
+    }
 }
