@@ -1,4 +1,4 @@
-//! From a picture of any size to the library's input tensor, and to the luminance that is analysed.
+//! From a picture of any size to the library's input tensor, and to the levels that are analysed.
 //!
 //! Shrinking averages areas exactly, enlarging is bilinear (pixel centres at half positions); both are separable,
 //! so one table of weights per axis does it. A picture of another shape is fitted whole and centred, the rest is
@@ -8,6 +8,7 @@ use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
+use crate::analysis::{Picture, Subject};
 use crate::input::{Input, invalid};
 
 /// ITU-R BT.601 luma weights of red, green and blue.
@@ -76,8 +77,8 @@ pub struct Prepared {
     pub shape: Vec<usize>,
     /// Its values, row-major.
     pub values: Vec<f32>,
-    /// What image analysis looks at; `None` for other kinds of data.
-    pub luminance: Option<Plane>,
+    /// What the analysis looks at.
+    pub subject: Subject,
 }
 
 impl Preprocessing {
@@ -141,18 +142,13 @@ impl Preprocessing {
         };
         let fitted: Vec<Vec<f32>> =
             planes.iter().map(|plane| fit(plane, width, height, self.width, self.height)).collect();
-        let luminance = match fitted.as_slice() {
-            [grey] => grey.clone(),
-            colours => mix(colours),
-        };
         let mut values = vec![0.0; self.channels * self.width * self.height];
         for (c, plane) in fitted.iter().enumerate() {
             for (i, level) in plane.iter().enumerate() {
                 values[self.index(c, i)] = self.to_model(c, f64::from(*level)) as f32;
             }
         }
-        let luminance = Plane { width: self.width, height: self.height, pixels: luminance };
-        Prepared { shape: self.shape(), values, luminance: Some(luminance) }
+        Prepared { shape: self.shape(), values, subject: self.subject(fitted) }
     }
 
     fn tensor(&self, shape: &[usize], values: &[f32]) -> Result<Prepared, Problem> {
@@ -170,12 +166,17 @@ impl Preprocessing {
         let planes: Vec<Vec<f32>> = (0..self.channels)
             .map(|c| (0..self.width * self.height).map(|i| level(c, i)).collect())
             .collect();
-        let pixels = match planes.as_slice() {
-            [grey] => grey.clone(),
-            colours => mix(colours),
+        Ok(Prepared { shape: wanted, values: values.to_vec(), subject: self.subject(planes) })
+    }
+
+    /// What the analysis sees of channels that are levels from 0 to 1.
+    fn subject(&self, planes: Vec<Vec<f32>>) -> Subject {
+        let (width, height) = (self.width, self.height);
+        let (pixels, colours) = match <[Vec<f32>; 3]>::try_from(planes) {
+            Ok(colours) => (mix(&colours), Some(colours)),
+            Err(grey) => (grey.into_iter().next().unwrap_or_default(), None),
         };
-        let luminance = Plane { width: self.width, height: self.height, pixels };
-        Ok(Prepared { shape: wanted, values: values.to_vec(), luminance: Some(luminance) })
+        Subject::Picture(Picture { luminance: Plane { width, height, pixels }, colours })
     }
 
     fn index(&self, channel: usize, pixel: usize) -> usize {
@@ -202,11 +203,11 @@ impl Preprocessing {
 pub fn plain(input: &Input, wanted: &[usize]) -> Result<Prepared, Problem> {
     match input {
         Input::Tensor { shape, values } if shape == wanted => {
-            Ok(Prepared { shape: shape.clone(), values: values.clone(), luminance: None })
+            Ok(Prepared { shape: shape.clone(), values: values.clone(), subject: Subject::Numbers })
         }
         Input::Bytes { shape, values } if shape == wanted => {
             let values = values.iter().map(|b| f32::from(*b)).collect();
-            Ok(Prepared { shape: shape.clone(), values, luminance: None })
+            Ok(Prepared { shape: shape.clone(), values, subject: Subject::Numbers })
         }
         Input::Tensor { shape, .. } | Input::Bytes { shape, .. } => {
             Err(invalid(format!("the input has the shape {shape:?}, the model takes {wanted:?}")))
@@ -226,7 +227,7 @@ fn channel(rgba: &[u8], pick: impl Fn([f32; 3]) -> f32) -> Vec<f32> {
         .collect()
 }
 
-fn mix(colours: &[Vec<f32>]) -> Vec<f32> {
+fn mix(colours: &[Vec<f32>; 3]) -> Vec<f32> {
     (0..colours[0].len()).map(|i| (0..3).map(|c| LUMA[c] * colours[c][i]).sum()).collect()
 }
 
@@ -352,10 +353,14 @@ mod tests {
         let preprocessing = Preprocessing::from_json(&json).unwrap().unwrap();
         let prepared = preprocessing.prepare(&grey(4, 4, |_, _| 51)).unwrap();
         assert!((prepared.values[0] + 0.6).abs() < 1e-6);
-        assert!((prepared.luminance.as_ref().unwrap().pixels[5] - 0.2).abs() < 1e-6);
         let again = Input::tensor(prepared.shape.clone(), prepared.values.clone()).unwrap();
-        let pixels = preprocessing.prepare(&again).unwrap().luminance.unwrap().pixels;
-        assert!(pixels.iter().all(|p| (p - 0.2).abs() < 1e-6));
+        for subject in [prepared.subject, preprocessing.prepare(&again).unwrap().subject] {
+            let Subject::Picture(Picture { luminance, colours: Some(colours) }) = subject else {
+                panic!("no picture in colour: {subject:?}");
+            };
+            let levels = colours.iter().flatten().chain(&luminance.pixels);
+            assert_eq!(levels.filter(|p| (*p - 0.2).abs() < 1e-6).count(), 64);
+        }
     }
 
     #[test]
