@@ -233,7 +233,7 @@ pub fn analyse(
     let value = serde_wasm_bindgen::from_value(preprocessing).map_err(|e| thrown(unreadable(e)))?;
     let features = input(&given).and_then(|input| match Preprocessing::from_json(&value)? {
         Some(preprocessing) => {
-            Ok(backstitch_client::analysis::analyse(&preprocessing.prepare(&input)?))
+            Ok(backstitch_client::analysis::analyse(&preprocessing.prepare(&input)?.subject))
         }
         None => Ok(FeatureVector::default()),
     });

@@ -153,7 +153,7 @@ pub(crate) fn run_options(value: &JsValue, opened: CostLimit) -> Result<RunOptio
     Ok(RunOptions { choice, compare, limit: Some(limit(value, opened)?), weights })
 }
 
-/// `cost_limit_ms` and `cost_limit_bytes`; `null` lifts a limit.
+/// `cost_limit_ms`, `cost_limit_bytes` and `gain_per_ms`; `null` lifts a limit.
 pub(crate) fn limit(value: &JsValue, otherwise: CostLimit) -> Result<CostLimit, Problem> {
     let given = |name: &str| property(value, name).is_some();
     let ms = match given("cost_limit_ms") {
@@ -164,7 +164,11 @@ pub(crate) fn limit(value: &JsValue, otherwise: CostLimit) -> Result<CostLimit, 
         true => number(value, "cost_limit_bytes")?.map(|v| v.max(0.0) as u64),
         false => otherwise.bytes,
     };
-    Ok(CostLimit { ms, bytes })
+    let gain_per_ms = match given("gain_per_ms") {
+        true => number(value, "gain_per_ms")?,
+        false => otherwise.gain_per_ms,
+    };
+    Ok(CostLimit { ms, bytes, gain_per_ms })
 }
 
 /// `TrainOptions` of `types.d.ts`.

@@ -10,6 +10,8 @@ export interface OpenOptions {
   cost_limit_ms?: number;
   /** Bytes of weights that the stitched patches may have together. Default: no limit. */
   cost_limit_bytes?: number;
+  /** What a millisecond must gain at least, for a patch to be worth it. Default: 0. */
+  gain_per_ms?: number;
   /** `false` keeps nothing beyond this page. Default `true`: IndexedDB. */
   persist?: boolean;
   signal?: AbortSignal;
@@ -32,6 +34,7 @@ export interface RunOptions {
   /** Replace the limits of `open` for this run; `null` lifts a limit. */
   cost_limit_ms?: number | null;
   cost_limit_bytes?: number | null;
+  gain_per_ms?: number | null;
   /** `"shared"` or `"personal"` weights for what was trained here; default: whichever is better here. */
   weights?: "best" | "shared" | "personal";
   signal?: AbortSignal;
@@ -49,6 +52,7 @@ export type ReasonCode =
   | "requirement_not_met"  // a feature is outside the patch's bounds
   | "feature_missing"      // a requirement names a feature that this input does not have
   | "gain_not_positive"    // would not help this input
+  | "gain_below_cost"      // would help less than its time is worth
   | "not_trained"          // its initial weights change nothing
   | "over_limit"           // too dear even alone
   | "outweighed"           // fits alone, but a better set uses the limit up
@@ -64,6 +68,8 @@ export interface Candidate {
   reason_code: ReasonCode;
   /** Expected gain in the patch's own metric; null where a feature is missing. */
   gain: number | null;
+  /** What feedback on this device has added to `gain`. */
+  correction: number;
   /** Measured where `cost_measured`, else estimated from multiply-accumulates. */
   cost_ms: number;
   cost_measured: boolean;

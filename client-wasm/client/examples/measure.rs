@@ -95,10 +95,10 @@ fn main() -> Outcome<()> {
         Ok(drop(session.base(&input, None, &clock)?))
     })?;
     println!("{:<58} {:>9.3}", "  ratio", base / uncut);
-    time("analysis", 300, || Ok(drop(analyse(&prepared))))?;
-    let features = analyse(&prepared);
+    time("analysis", 300, || Ok(drop(analyse(&prepared.subject))))?;
+    let features = analyse(&prepared.subject);
     let candidates: Vec<Candidate<'_>> = versions.iter().map(candidate).collect();
-    let limit = CostLimit { ms: Some(20.0), bytes: None };
+    let limit = CostLimit { ms: Some(20.0), ..CostLimit::default() };
     time("selection, 3 candidates", 300, || {
         Ok(drop(select(&features, &candidates, &limit, 1.0, &Choice::Auto)?))
     })?;
@@ -131,6 +131,7 @@ fn candidate(version: &Version) -> Candidate<'_> {
         cost_ms: 0.3,
         cost_bytes: version.weight_bytes,
         replaces: &version.replaces,
+        correction: 0.0,
     }
 }
 
@@ -158,9 +159,10 @@ fn selection_of_many(
                 cost_ms: *cost_ms,
                 cost_bytes: 1,
                 replaces: &[],
+                correction: 0.0,
             })
             .collect();
-        let limit = CostLimit { ms: Some(1.0 + f64::from(count) / 5.0), bytes: None };
+        let limit = CostLimit { ms: Some(1.0 + f64::from(count) / 5.0), ..CostLimit::default() };
         time(&format!("selection, {count} candidates under a tight limit"), 100, || {
             Ok(drop(select(features, &candidates, &limit, 1.0, &Choice::Auto)?))
         })?;

@@ -12,6 +12,7 @@ pub mod cost;
 pub mod device;
 pub mod examples;
 pub mod experiment;
+pub mod feedback;
 pub mod input;
 pub mod ledger;
 pub mod library;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use backstitch_client::analysis::analyse;
-use backstitch_client::preprocessing::{Plane, Prepared};
+use backstitch_client::analysis::{Picture, Subject, analyse};
+use backstitch_client::preprocessing::Plane;
 use backstitch_client::random::SplitMix;
 use backstitch_client::selection::{Candidate, Choice, CostLimit, select};
 use backstitch_edge::data::Pictures;
@@ -215,8 +215,8 @@ fn chosen(patches: &[Patch], examples: &Examples, index: usize) -> Outcome<Vec<u
     let (width, height) = grey(&examples.shape).ok_or("--select needs grey pictures")?;
     let size = width * height;
     let pixels = examples.values[index * size..][..size].to_vec();
-    let luminance = Some(Plane { width, height, pixels: pixels.clone() });
-    let features = analyse(&Prepared { shape: examples.shape.clone(), values: pixels, luminance });
+    let luminance = Plane { width, height, pixels };
+    let features = analyse(&Subject::Picture(Picture { luminance, colours: None }));
     let parts = patches
         .iter()
         .map(|p| {
@@ -232,6 +232,7 @@ fn chosen(patches: &[Patch], examples: &Examples, index: usize) -> Outcome<Vec<u
             cost_ms: 0.0,
             cost_bytes: 0,
             replaces: &[],
+            correction: 0.0,
         })
         .collect();
     let selection = select(&features, &candidates, &CostLimit::default(), 0.0, &Choice::Auto)?;

@@ -12,7 +12,7 @@ use backstitch_protocol::privacy::{RhoQuanta, certainty};
 use super::adapt::arms;
 use super::contribute::consent_missing;
 use super::{Adapted, Client, Slot};
-use crate::analysis::DESCRIPTIONS;
+use crate::analysis::descriptions;
 use crate::ledger::Ledger;
 use crate::library::Library;
 use crate::port::Port;
@@ -62,7 +62,7 @@ impl<P: Port> Client<P> {
                 })
                 .collect(),
             tasks: catalog.tasks.iter().map(|task| task.name.clone()).collect(),
-            features: DESCRIPTIONS.to_vec(),
+            features: descriptions(&catalog.modality).to_vec(),
             key: self
                 .source
                 .try_lock()

@@ -19,7 +19,7 @@ use crate::input::{Input, invalid};
 use crate::ledger::Kind;
 use crate::library::Library;
 use crate::port::{Port, Request};
-use crate::report::{ExampleCounts, LearnResult, Ranked, label_counts};
+use crate::report::{ExampleCounts, LearnResult, Ranked, RunResult, label_counts};
 
 /// What the user says is right.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,9 +36,11 @@ impl<P: Port> Client<P> {
     /// Keeps an example on this device and says what the model answered before. Where a running experiment has
     /// gathered its last outcome by it, and the user consents, its one report is sent.
     pub async fn learn(&self, input: &Input, answer: &Answer) -> Result<LearnResult, Problem> {
-        let (answered, right) = self.assess(input, answer).await?;
+        let (ran, target, right) = self.answer(input, answer).await?;
         let (id, examples) = self.keep(input, answer).await?;
-        Ok(LearnResult { id, examples, answered, right })
+        // The example is kept; gains that cannot be corrected just now are no reason to say otherwise.
+        let _later = self.credit(input, &target, &ran).await;
+        Ok(LearnResult { id, examples, answered: ran.top.first().cloned(), right })
     }
 
     /// Answers an input whose right answer is known, for running experiments; keeps nothing. Returns the best label
@@ -48,17 +50,27 @@ impl<P: Port> Client<P> {
         input: &Input,
         answer: &Answer,
     ) -> Result<(Option<Ranked>, bool), Problem> {
+        let (ran, _, right) = self.answer(input, answer).await?;
+        Ok((ran.top.first().cloned(), right))
+    }
+
+    /// What the model says, what it should say, and whether that is the same; running experiments hear of it.
+    async fn answer(
+        &self,
+        input: &Input,
+        answer: &Answer,
+    ) -> Result<(RunResult, Target, bool), Problem> {
         self.check_open()?;
         let live = self.live();
         let target = target_of(&live.library, answer)?;
-        let before = self.run(input, &RunOptions::default(), &|| false).await?;
-        let answered = before.top.first().cloned();
-        let right = matches!((&answered, &target), (Some(a), Target::Class(c)) if a.index == *c);
+        let ran = self.run(input, &RunOptions::default(), &|| false).await?;
+        let right =
+            matches!((ran.top.first(), &target), (Some(a), Target::Class(c)) if a.index == *c);
         if matches!(target, Target::Class(_)) {
             // An experiment that cannot be served just now is no reason to refuse an example.
             let _later = self.observe_outcome(&live, right).await;
         }
-        Ok((answered, right))
+        Ok((ran, target, right))
     }
 
     /// Keeps an example on this device, without answering it. Returns its id and what is kept now.
@@ -93,6 +105,9 @@ impl<P: Port> Client<P> {
         let mut personal = self.personal.lock().await;
         personal.clear(&self.port).await?;
         self.activations.borrow_mut().clear();
+        self.feedback.borrow_mut().clear();
+        let (key, bytes) = self.feedback.borrow().stored()?;
+        self.port.store(&key, &bytes).await?;
         let mut windows = self.windows.lock().await;
         windows.retain(|_, window| window.sent);
         self.write_windows(&windows).await?;

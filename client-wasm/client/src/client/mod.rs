@@ -6,6 +6,7 @@
 mod adapt;
 mod contribute;
 mod describe;
+mod feedback;
 mod learn;
 mod open;
 mod refresh;
@@ -32,6 +33,7 @@ use crate::cost::CostModel;
 use crate::device::{Device, Scope};
 use crate::examples::Examples;
 use crate::experiment::Window;
+use crate::feedback::Feedback;
 use crate::library::Library;
 use crate::overlap::Overlap;
 use crate::personal::Personal;
@@ -65,6 +67,8 @@ pub struct Client<P: Port> {
     live: RefCell<Arc<Adapted>>,
     /// Borrowed for one sum at a time.
     cost: RefCell<CostModel>,
+    /// Borrowed to read one correction or to add one outcome.
+    feedback: RefCell<Feedback>,
     overlap: Cell<Overlap>,
     /// By trainer and example; the frozen part of the model has run once for each.
     activations: RefCell<BTreeMap<(Digest, u64), Arc<Activation>>>,

@@ -14,6 +14,7 @@ use crate::cost::CostModel;
 use crate::device::{Device, Scope};
 use crate::examples::Examples;
 use crate::experiment::Window;
+use crate::feedback::Feedback;
 use crate::library::Library;
 use crate::overlap::Overlap;
 use crate::personal::Personal;
@@ -47,6 +48,7 @@ impl<P: Port> Client<P> {
         let examples = Examples::open(&port, scope.clone()).await?;
         let personal = Personal::open(&port, scope.clone()).await?;
         let windows = open_windows(&port, &scope).await?;
+        let feedback = Feedback::open(&port, scope.clone()).await?;
         let secret = device.as_ref().ok().map(|d| *d.secret());
         let adapted = Adapted::of(Arc::new(library), secret.as_ref(), &personal)?;
         let cost = CostModel::default();
@@ -58,6 +60,7 @@ impl<P: Port> Client<P> {
             workshop,
             live: RefCell::new(Arc::new(adapted)),
             cost: RefCell::new(cost),
+            feedback: RefCell::new(feedback),
             overlap: Cell::new(overlap),
             activations: RefCell::default(),
             source: Mutex::new(source),

@@ -60,7 +60,7 @@ impl<P: Port> Client<P> {
     /// Measures an input, without running anything.
     pub fn analyse(&self, input: &Input) -> Result<FeatureVector, Problem> {
         self.check_open()?;
-        Ok(analyse(&prepare(&self.library(), input)?))
+        Ok(analyse(&prepare(&self.library(), input)?.subject))
     }
 
     /// Answers an input. Pauses before long runs, so that the caller may cancel.
@@ -148,7 +148,8 @@ impl<P: Port> Client<P> {
         let began = clock();
         if pays {
             let (session, input) = (&pending.live.library.session, &pending.input);
-            let both = beside(|| analyse(&pending.prepared), || session.start(input, &clock));
+            let both =
+                beside(|| analyse(&pending.prepared.subject), || session.start(input, &clock));
             if let Some((features, started)) = both {
                 let started = started?;
                 let waited = (clock() - began - started.ms()).max(0.0);
@@ -164,7 +165,7 @@ impl<P: Port> Client<P> {
 
     fn analyse_here(&self, prepared: &Prepared, stages: &mut Vec<Stage>) -> FeatureVector {
         let began = self.port.now_ms();
-        let features = analyse(prepared);
+        let features = analyse(&prepared.subject);
         let ms = self.port.now_ms() - began;
         self.cost.borrow_mut().observe("analyse", ms);
         stages.push(Stage { name: "analyse".to_owned(), ms });
@@ -252,6 +253,7 @@ impl<P: Port> Client<P> {
                 cost_ms: estimate.ms,
                 cost_bytes: o.version.weight_bytes,
                 replaces: &o.version.replaces,
+                correction: self.feedback.borrow().correction(&o.version.name),
             })
             .collect();
         let primary = primary_ms(&cost, &live.library);
@@ -357,6 +359,7 @@ fn considered(
         reason: decision.reason,
         reason_code: decision.reason_code,
         gain: decision.gain,
+        correction: decision.correction,
         cost_ms: estimate.ms,
         cost_measured: estimate.measured,
         cost_bytes: offered.version.weight_bytes,

@@ -293,7 +293,7 @@ fn two_steps_answer_as_one() {
 #[test]
 fn the_cost_limit_is_kept_with_a_reason() {
     let client = open(&device(&Server::new(), 1));
-    let limit = Some(CostLimit { ms: Some(0.0), bytes: None });
+    let limit = Some(CostLimit { ms: Some(0.0), ..CostLimit::default() });
     let options = RunOptions { limit, ..RunOptions::default() };
     let result = block_on(client.run(&picture(1, 0.9), &options, &|| false)).unwrap();
     assert!(result.patches.is_empty());
@@ -564,4 +564,33 @@ fn runs_go_on_while_a_training_pauses() {
         &|| false,
     ));
     assert_eq!(ran.get(), report.unwrap().steps);
+}
+
+#[test]
+fn an_answer_judges_the_patches_that_the_input_is_meant_for() {
+    let server = Server::new();
+    let port = device(&server, 1);
+    let client = open(&port);
+    let input = picture(1, 0.9);
+    let considered = |client: &Client<MemoryPort>, patch: &str| {
+        let candidates = run(client, &input, Choice::Auto).candidates;
+        candidates.into_iter().find(|c| c.name.as_str() == patch).unwrap()
+    };
+    let before = considered(&client, "noise-reduction");
+    assert!(before.chosen && before.correction == 0.0);
+    let stitched = run(&client, &input, Choice::Named(vec![name("noise-reduction")]));
+    let label = stitched.top[0].label.clone();
+    let helps = stitched.base_top.unwrap()[0].label != label;
+    for _ in 0..3 {
+        block_on(client.learn(&input, &Answer::Label(label.clone()))).unwrap();
+    }
+    let expected = 3.0 * (f64::from(u8::from(helps)) - before.gain.unwrap()) / 23.0;
+    let after = considered(&client, "noise-reduction");
+    assert!((after.correction - expected).abs() < 1e-9, "{after:?}, not {expected}");
+    assert_eq!(after.gain.unwrap(), before.gain.unwrap() + after.correction);
+    // What this input is not meant for is not judged by it, and another start remembers.
+    assert_eq!(considered(&client, "personal-style").correction, 0.0);
+    assert_eq!(considered(&open(&port), "noise-reduction").correction, after.correction);
+    block_on(client.forget()).unwrap();
+    assert_eq!(considered(&client, "noise-reduction").correction, 0.0);
 }

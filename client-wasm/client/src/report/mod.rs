@@ -64,6 +64,8 @@ pub struct Considered {
     pub reason: String,
     pub reason_code: ReasonCode,
     pub gain: Option<f64>,
+    /// What feedback on this device has added to `gain`.
+    pub correction: f64,
     pub cost_ms: f64,
     /// Whether `cost_ms` was measured on this device.
     pub cost_measured: bool,

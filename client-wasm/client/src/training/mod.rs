@@ -10,6 +10,7 @@ mod trainer;
 
 pub use comparison::Comparison;
 pub use descent::{Descent, Pace};
+pub(crate) use trainer::argmax;
 pub use trainer::{Activation, Score, Trainer};
 
 #[cfg(test)]

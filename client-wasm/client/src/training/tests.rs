@@ -152,5 +152,5 @@ fn the_best_class_is_the_first_of_equals() {
 }
 
 fn argmax_of(values: &[f32]) -> Option<usize> {
-    trainer::argmax(values)
+    argmax(values)
 }

@@ -27,6 +27,8 @@ export interface CostLimit {
   ms?: number | null;
   /** Bytes of weights that the stitched patches may have together. */
   bytes?: number | null;
+  /** What a millisecond must gain at least, in the patch's own metric, to be worth it. Default: 0. */
+  gainPerMs?: number | null;
 }
 
 /** How far `open` is. `overall` runs from 0 to 1 and never back. */

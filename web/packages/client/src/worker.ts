@@ -45,6 +45,7 @@ const pixelsOf = async (input: Parameters<typeof decode>[0]): Promise<Parameters
 const limits = (limit: CostLimit | undefined): object => ({
   ...(limit?.ms !== undefined && { cost_limit_ms: limit.ms }),
   ...(limit?.bytes !== undefined && { cost_limit_bytes: limit.bytes }),
+  ...(limit?.gainPerMs !== undefined && { gain_per_ms: limit.gainPerMs }),
 });
 
 function follow(library: string): void {
