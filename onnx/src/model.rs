@@ -25,8 +25,8 @@ pub mod limits {
     pub const ELEMENTS: usize = 1 << 28;
     /// Depth of subgraphs in subgraphs.
     pub const DEPTH: usize = 8;
-    /// Oldest operator set that is accepted; 11 and 12 only as far as their ops did not change.
-    pub const OPSET_MIN: i64 = 11;
+    /// Oldest operator set that is accepted; those before 13 are rewritten when a model is read.
+    pub const OPSET_MIN: i64 = 7;
     /// Newest operator set that is accepted.
     pub const OPSET_MAX: i64 = 21;
 }

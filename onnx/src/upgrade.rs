@@ -1,15 +1,23 @@
-//! Operator sets 11 and 12 become 13, so that every other module knows one form of each operator.
+//! Operator sets before 13 become 13, so that every other module knows one form of each operator, and a model is raised
+//! to the operator set of another that it is joined with.
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Attribute, Graph, Model, Node};
 use crate::tensor::Tensor;
 
-/// Rewrites the operators whose form changed in operator set 13, in the main graph and in subgraphs.
-pub(crate) fn to_opset_13(model: &mut Model) {
+mod old;
+
+/// Rewrites the operators whose form changed before or in operator set 13, in the main graph and in subgraphs.
+/// Refuses the few whose older meaning has no newer form.
+pub(crate) fn to_opset_13(model: &mut Model) -> Result<()> {
+    if model.opset < 11 {
+        old::to_opset_11(&mut model.graph, model.opset)?;
+    }
     if model.opset < 13 {
         upgrade_graph(&mut model.graph);
         model.opset = 13;
     }
+    Ok(())
 }
 
 fn upgrade_graph(graph: &mut Graph) {
