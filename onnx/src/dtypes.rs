@@ -50,7 +50,7 @@ pub(crate) fn propagate(graph: &Graph, outer: &BTreeMap<String, DType>) -> BTree
 }
 
 /// The dtype of output `index` of a node.
-fn result(node: &Node, index: usize, known: &BTreeMap<String, DType>) -> DType {
+pub(crate) fn result(node: &Node, index: usize, known: &BTreeMap<String, DType>) -> DType {
     let read = |input: usize| node.input(input).and_then(|name| known.get(name)).copied();
     let first = || (0..node.inputs.len()).find_map(read).unwrap_or(DType::F32);
     let attribute = |name: &str| match node.attributes.get(name) {

@@ -11,9 +11,11 @@ use crate::model::{Attribute, Dim, Graph, Model, Node};
 use crate::tensor::{DType, Tensor};
 
 mod indexing;
+mod losses;
 mod parameters;
 mod products;
 mod recurrent;
+mod repeats;
 
 /// Emits what replaces the node and yields true, or leaves the node alone and yields false.
 type Rule = fn(&mut Lowering<'_>, &Node) -> Result<bool>;
@@ -31,11 +33,17 @@ const RULES: &[(&str, Rule)] = &[
     ("LSTM", recurrent::recurrent),
     ("LogSoftmax", log_softmax),
     ("MatMul", products::mat_mul),
+    ("Mean", mean),
+    ("NegativeLogLikelihoodLoss", losses::negative_log_likelihood),
     ("OneHot", indexing::one_hot),
+    ("QuantizeLinear", parameters::quantize_linear),
     ("RNN", recurrent::recurrent),
     ("ReduceMax", reduce_bool),
     ("ReduceMin", reduce_bool),
     ("ScatterND", indexing::scatter_nd),
+    ("Sigmoid", sigmoid),
+    ("SoftmaxCrossEntropyLoss", losses::softmax_cross_entropy),
+    ("Sub", products::sub),
 ];
 
 fn rule(op: &str) -> Option<Rule> {
@@ -54,7 +62,9 @@ pub(crate) fn for_engine(model: &Model) -> Result<Cow<'_, Model>> {
 }
 
 fn needs_lowering(graph: &Graph) -> bool {
-    graph.nodes.iter().any(|node| rule(&node.op).is_some() || node.subgraphs().any(needs_lowering))
+    graph.nodes.iter().any(|node| {
+        rule(&node.op).is_some() || node.op == "Expand" || node.subgraphs().any(needs_lowering)
+    })
 }
 
 fn collect_names(graph: &Graph, names: &mut BTreeSet<String>) {
@@ -75,6 +85,7 @@ fn lower_graph(
     let mut lowering = Lowering {
         graph,
         opset,
+        producers: graph.producers(),
         dtypes: dtypes::propagate(graph, outer),
         nodes: Vec::with_capacity(graph.nodes.len()),
         initializers: BTreeMap::new(),
@@ -95,6 +106,7 @@ fn lower_graph(
             lowering.nodes.push(node);
         }
     }
+    repeats::write_out(&mut lowering);
     let (nodes, added) = (lowering.nodes, lowering.initializers);
     let mut lowered = Graph {
         name: graph.name.clone(),
@@ -136,6 +148,7 @@ fn widen_bfloat16(graph: &mut Graph) {
 struct Lowering<'a> {
     graph: &'a Graph,
     opset: i64,
+    producers: BTreeMap<&'a str, usize>,
     dtypes: BTreeMap<String, DType>,
     nodes: Vec<Node>,
     initializers: BTreeMap<String, Tensor>,
@@ -161,12 +174,15 @@ impl Lowering<'_> {
         let mut node = Node::new(op, inputs, &[output]);
         node.attributes =
             attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let dtype = dtypes::result(&node, 0, &self.dtypes);
+        self.dtypes.insert(output.to_owned(), dtype);
         self.nodes.push(node);
     }
 
     /// Adds an initializer.
     fn constant(&mut self, tensor: Tensor) -> String {
         let name = self.fresh("constant");
+        self.dtypes.insert(name.clone(), tensor.dtype());
         self.initializers.insert(name.clone(), tensor);
         name
     }
@@ -193,6 +209,18 @@ impl Lowering<'_> {
 
     fn dtype(&self, name: &str) -> DType {
         self.dtypes.get(name).copied().unwrap_or(DType::F32)
+    }
+
+    /// The operator that makes a tensor, seen through copies; the empty name where none does.
+    fn maker(&self, name: &str) -> &str {
+        let mut node = self.producers.get(name).and_then(|index| self.graph.nodes.get(*index));
+        while let Some(copy) =
+            node.filter(|node| matches!(node.op.as_str(), "Identity" | "Dropout"))
+        {
+            let source = copy.input(0).and_then(|name| self.producers.get(name));
+            node = source.and_then(|index| self.graph.nodes.get(*index));
+        }
+        node.map(|node| node.op.as_str()).unwrap_or_default()
     }
 
     fn initializer(&self, name: &str) -> Option<&Tensor> {
@@ -265,6 +293,26 @@ fn log_softmax(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
     let sum = lowering.emit("ReduceSum", &[&exponential, &axes], &[]);
     let log = lowering.emit("Log", &[&sum], &[]);
     lowering.emit_as("Sub", &[&shifted, &log], made(node)?, &[]);
+    Ok(true)
+}
+
+/// 1 / (1 + exp(−x)); the engine's approximation stops at 5e-7, which a gradient would take for a slope.
+fn sigmoid(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
+    let x = need(node, 0)?;
+    let one = lowering.scalar_like(1.0, x);
+    let negative = lowering.emit("Neg", &[x], &[]);
+    let exponential = lowering.emit("Exp", &[&negative], &[]);
+    let sum = lowering.emit("Add", &[&exponential, &one], &[]);
+    lowering.emit_as("Reciprocal", &[&sum], made(node)?, &[]);
+    Ok(true)
+}
+
+/// The sum times 1 / n; the engine divides without bringing its operands to one rank.
+fn mean(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
+    let inputs: Vec<&str> = node.inputs.iter().map(String::as_str).collect();
+    let share = lowering.scalar_like(1.0 / inputs.len() as f32, need(node, 0)?);
+    let sum = lowering.emit("Sum", &inputs, &[]);
+    lowering.emit_as("Mul", &[&sum, &share], made(node)?, &[]);
     Ok(true)
 }
 

@@ -17,8 +17,6 @@ pub(crate) struct Builder {
     opset: i64,
     shapes: Shapes,
     constants: BTreeMap<(DType, Vec<usize>, Vec<u8>), String>,
-    /// Tensors that repeat another one along some axis, through layout operators too.
-    repeated: BTreeSet<String>,
     wanted: BTreeSet<String>,
     contributions: BTreeMap<String, Vec<String>>,
     next: usize,
@@ -28,14 +26,11 @@ pub(crate) struct Builder {
 impl Builder {
     /// Starts from the forward graph and the concrete shapes of its tensors.
     pub(crate) fn new(model: Model, shapes: Shapes) -> Self {
-        let repeats = model.graph.nodes.iter().filter(|node| node.op == "Expand");
-        let repeated = repeats.flat_map(|node| node.outputs.iter().cloned()).collect();
         Self {
             graph: model.graph,
             opset: model.opset,
             shapes,
             constants: BTreeMap::new(),
-            repeated,
             wanted: BTreeSet::new(),
             contributions: BTreeMap::new(),
             next: 0,
@@ -152,11 +147,6 @@ impl Builder {
         }
     }
 
-    /// Whether the tensor is, but for its layout, the result of an `Expand`.
-    pub(super) fn is_repeated(&self, name: &str) -> bool {
-        self.repeated.contains(name)
-    }
-
     /// Gives a tensor the name under which the caller of the result finds it.
     pub(crate) fn publish(&mut self, x: &str, name: &str) {
         let fact = self.fact(x);
@@ -180,10 +170,6 @@ impl Builder {
         }
         self.shapes.insert(name.clone(), (dtype, shape));
         self.graph.nodes.push(node);
-        let moves = matches!(op, "Reshape" | "Transpose" | "Slice" | "Neg");
-        if op == "Expand" || (moves && inputs.first().is_some_and(|x| self.is_repeated(x))) {
-            self.repeated.insert(name.clone());
-        }
         name
     }
 

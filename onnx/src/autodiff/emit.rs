@@ -120,21 +120,10 @@ impl Builder {
             ));
             return a.to_owned();
         }
-        let (a, b) = (self.settled(a), self.settled(b));
         let mut shape = self.broadcast(&left[..left.len() - 2], &right[..right.len() - 2]);
         shape.push(left[left.len() - 2]);
         shape.push(right[right.len() - 1]);
-        self.emit("MatMul", &[&a, &b], &[], dtype, shape)
-    }
-
-    /// The tensor itself, with its repeats written out. The engine would let a product read a repeated operand
-    /// unrepeated, and then fails to merge the axes that it sums over; it does not look through a maximum.
-    fn settled(&mut self, x: &str) -> String {
-        if !self.is_repeated(x) {
-            return x.to_owned();
-        }
-        let lowest = self.scalar(x, f64::from(f32::MIN));
-        self.binary("Max", x, &lowest)
+        self.emit("MatMul", &[a, b], &[], dtype, shape)
     }
 
     // --- layout ------------------------------------------------------------------------------------------------

@@ -7,6 +7,21 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Attribute, Node};
 use crate::tensor::Tensor;
 
+/// What the engine computes by its matrix kernels.
+pub(super) const PRODUCTS: &[&str] = &["Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"];
+
+/// `a − product` becomes `a + (−product)`: where the engine merges a subtraction into a convolution, it exchanges the
+/// operands of some.
+pub(super) fn sub(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
+    let (a, b) = (need(node, 0)?, need(node, 1)?);
+    if !PRODUCTS.contains(&lowering.maker(b)) {
+        return Ok(false);
+    }
+    let negative = lowering.emit("Neg", &[b], &[]);
+    lowering.emit_as("Add", &[a, &negative], made(node)?, &[]);
+    Ok(true)
+}
+
 /// The product of two vectors is the sum of their products.
 pub(super) fn mat_mul(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
     let (a, b) = (need(node, 0)?, need(node, 1)?);

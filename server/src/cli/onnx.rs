@@ -263,15 +263,7 @@ fn run_model(path: &Path, inputs: &[(String, PathBuf)], out: &Path, json: bool) 
             .into());
         }
     }
-    let compiled = Program::compile(&model, &files::dims(&shapes)).or_else(|error| {
-        // Shapes and axes that come as inputs: the engine needs them when it compiles, and here they are known.
-        if !bind_indices(&mut model, &mut values)? {
-            return Err(error);
-        }
-        shapes.retain(|(name, _)| values.contains_key(name));
-        Program::compile(&model, &files::dims(&shapes))
-    });
-    let outputs = compiled?.run(&values)?;
+    let outputs = compute(&mut model, &mut values, shapes)?;
     files::create_folder(out)?;
     let mut written = Vec::new();
     for info in &model.graph.outputs {
@@ -287,17 +279,44 @@ fn run_model(path: &Path, inputs: &[(String, PathBuf)], out: &Path, json: bool) 
     if json { files::print_json(&json!({ "outputs": written })) } else { Ok(()) }
 }
 
-/// Turns small integer and boolean inputs into initializers. Whether there was one.
-fn bind_indices(
+/// Runs the model. Shapes, axes and scales may come as inputs; the engine needs them when it compiles, and here they
+/// are known: where it fails without, small integers become constants, and where it still fails, all small inputs.
+fn compute(
     model: &mut Model,
     values: &mut BTreeMap<String, Value>,
+    shapes: Vec<(String, Vec<usize>)>,
+) -> backstitch_onnx::Result<BTreeMap<String, Value>> {
+    let run = |model: &Model, values: &BTreeMap<String, Value>| {
+        let fed = shapes.iter().filter(|(name, _)| values.contains_key(name)).cloned();
+        Program::compile(model, &fed.collect())?.run(values)
+    };
+    let first = match run(model, values) {
+        Err(error) => error,
+        done => return done,
+    };
+    for floats in [false, true] {
+        if bind_small(model, values, floats)?
+            && let Ok(outputs) = run(model, values)
+        {
+            return Ok(outputs);
+        }
+    }
+    Err(first)
+}
+
+/// Turns small integer and boolean inputs, or all small ones, into initializers. Whether there was one.
+fn bind_small(
+    model: &mut Model,
+    values: &mut BTreeMap<String, Value>,
+    floats: bool,
 ) -> backstitch_onnx::Result<bool> {
-    /// More elements are data, not shapes or axes.
-    const INDICES: usize = 64;
+    /// More elements are data, not shapes, axes or scales.
+    const PARAMETERS: usize = 64;
     let bound: Vec<String> = values
         .iter()
         .filter(|(_, value)| {
-            !value.dtype().is_float() && value.shape().iter().product::<usize>() <= INDICES
+            (floats || !value.dtype().is_float())
+                && value.shape().iter().product::<usize>() <= PARAMETERS
         })
         .map(|(name, _)| name.clone())
         .collect();
