@@ -19,12 +19,21 @@ pub(super) fn sigmoid(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
     chain(b, node, dy, &derivative)
 }
 
-/// `1 − y²`.
 pub(super) fn tanh(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
-    let square = b.mul(y(node), y(node));
-    let one = b.scalar(dy, 1.0);
-    let derivative = b.sub(&one, &square);
+    let derivative = tanh_slope(b, x(node, 0));
     chain(b, node, dy, &derivative)
+}
+
+/// `1 − tanh² x = 4 e / (1 + e)²` with `e = exp(−2 |x|)`. Stated on the output it would keep what approximations of the
+/// tangent leave below one, 1e-6 in some engines, and a large factor behind it would make a gradient of that.
+fn tanh_slope(b: &mut Builder, x: &str) -> String {
+    let magnitude = b.unary("Abs", x);
+    let negative = b.scale(&magnitude, -2.0);
+    let e = b.unary("Exp", &negative);
+    let sum = b.offset(&e, 1.0);
+    let square = b.mul(&sum, &sum);
+    let quotient = b.div(&e, &square);
+    b.scale(&quotient, 4.0)
 }
 
 /// One where `x` exceeds the threshold, zero elsewhere. A comparison with a scalar is ten times slower in the engine
@@ -219,9 +228,7 @@ fn gelu_tanh(b: &mut Builder, x: &str) -> String {
     let t = b.unary("Tanh", &u);
     let half = b.scale(&t, 0.5);
     let left = b.offset(&half, 0.5);
-    let t_square = b.mul(&t, &t);
-    let one = b.scalar(x, 1.0);
-    let rest = b.sub(&one, &t_square);
+    let rest = tanh_slope(b, &u);
     let steep = b.scale(&square, 1.5 * c * K);
     let inner = b.offset(&steep, 0.5 * c);
     let product = b.mul(&rest, &inner);

@@ -79,6 +79,7 @@ const RULES: &[Rule] = &[
     first("AveragePool", "input", pooling::average_pool),
     first("BatchNormalization", "all inputs, inference form", normalisation::batch),
     first("Cast", "input, float to float", elementwise::cast),
+    first("CastLike", "input, float to float", elementwise::cast),
     zero("Ceil"),
     first("Celu", "input", activation::celu),
     first("Clip", "input, min, max; zero on the bounds", activation::clip),

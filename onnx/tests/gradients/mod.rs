@@ -2,8 +2,11 @@
 //! wrote.
 
 mod case;
+mod draft;
+mod draft_moves;
 mod errors;
 mod golden;
+mod random;
 mod rules;
 
 /// The graphs of all gradient cases, as text such as ` y = Add(a, b)`.

@@ -5,6 +5,9 @@ use backstitch_onnx::autodiff::{Loss, rules};
 
 use super::case::{Case, Step};
 
+pub(super) const LOSSES: [Loss; 4] =
+    [Loss::SoftmaxCrossEntropy, Loss::SigmoidCrossEntropy, Loss::MeanSquaredError, Loss::Entropy];
+
 /// (name, trainable tensors, graph, operator set).
 type Row = (&'static str, &'static str, &'static str, i64);
 
@@ -57,6 +60,7 @@ const ARITHMETIC: &[Row] = &[
     ("identity", "a:2x3", "y = Identity(a)", 13),
     ("dropout", "a:2x3", "y = Dropout(a)", 13),
     ("cast", "a:2x3", "h = Cast(a) to=1; k = Mul(h, h); y = Cast(k) to=11", 13),
+    ("cast_like", "a:2x3 b:2x3", "h = CastLike(a, b); y = Mul(h, b)", 15),
     (
         "mask",
         "a:2x3 b:2x3",
@@ -521,15 +525,9 @@ fn losses() -> Vec<Case> {
         ("image", "a:2x4x2x3"),
         ("large", "a:3x4@-80..80"),
     ];
-    let kinds = [
-        Loss::SoftmaxCrossEntropy,
-        Loss::SigmoidCrossEntropy,
-        Loss::MeanSquaredError,
-        Loss::Entropy,
-    ];
     let mut cases = Vec::new();
     for (shape, weights) in shapes {
-        for loss in kinds {
+        for loss in LOSSES {
             let name = format!("{}_{shape}", loss.as_str());
             cases.push(Case::new(&name, weights, "y = Identity(a)").loss(loss).opset(13));
         }
