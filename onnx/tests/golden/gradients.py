@@ -257,6 +257,23 @@ def resize(a, x, roi=None, scales=None, sizes=None):
     return F.interpolate(x, size=size, mode="bilinear", align_corners=coordinates == "align_corners")
 
 
+def lstm(a, x, w, r, bias=None, lengths=None, h=None, c=None):
+    """One direction, forward, without peepholes; the gates stand in the order i, o, f, c."""
+    assert a.get("direction", b"forward") == b"forward" and not a.get("layout", 0)
+    steps, batch, hidden = x.shape[0], x.shape[1], r.shape[-1]
+    bias = torch.zeros(8 * hidden, dtype=x.dtype) if bias is None else bias[0]
+    h = torch.zeros(batch, hidden, dtype=x.dtype) if h is None else h[0]
+    c = torch.zeros(batch, hidden, dtype=x.dtype) if c is None else c[0]
+    made = []
+    for t in range(steps):
+        gates = x[t] @ w[0].t() + h @ r[0].t() + bias[: 4 * hidden] + bias[4 * hidden :]
+        i, o, f, g = gates.chunk(4, -1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        made.append(h)
+    return [torch.stack(made).unsqueeze(1), h.unsqueeze(0), c.unsqueeze(0)]
+
+
 def local_response(a, x):
     return F.local_response_norm(x, a["size"], a.get("alpha", 1e-4), a.get("beta", 0.75), a.get("bias", 1.0))
 
@@ -312,6 +329,7 @@ OPERATORS = {
     "Identity": lambda a, x: x,
     "InstanceNormalization": instance_norm,
     "LRN": local_response,
+    "LSTM": lstm,
     "LayerNormalization": layer_norm,
     "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
     "Less": lambda a, x, y: x < y,
