@@ -1,5 +1,5 @@
 //! Differentiates the suffix of a model file that its trainable tensors need, times a gradient step against the
-//! forward of the same suffix, and writes what `tests/golden/gradients.py` compares with PyTorch.
+//! forward of the same suffix in turns, and writes what `tests/golden/gradients.py` compares with PyTorch.
 //!
 //!     cargo run -p backstitch-onnx --example gradient -- MODEL --output logits --loss softmax_cross_entropy
 //!         [--shape image=1,3,224,224] [--wrt conv.weight,conv.bias] [--runs 20] [--dump DIR]
@@ -94,8 +94,7 @@ fn main() -> std::result::Result<(), Box<dyn Failure>> {
     }
     let mut forward = suffix.clone();
     forward.graph.promote(&names)?;
-    let forward = median(&forward, &inputs, request.runs)?;
-    let step = median(&training, &inputs, request.runs)?;
+    let [forward, step] = medians([&forward, &training], &inputs, request.runs)?;
     println!("forward {forward:.2} ms, step {step:.2} ms: {:.2} times", step / forward);
     Ok(())
 }
@@ -183,19 +182,29 @@ fn random(info: &ValueInfo, unit: &mut impl FnMut() -> f32) -> Result<Tensor> {
     }
 }
 
-fn median(model: &Model, inputs: &Values, runs: usize) -> Result<f64> {
-    let program = Program::compile(model, &Dims::new())?;
-    let feed: Vec<Value> =
-        program.input_names().filter_map(|name| inputs.get(name).cloned()).collect();
-    program.run_ordered(&feed)?;
-    let mut times = Vec::new();
-    for _ in 0..runs.max(1) {
-        let started = Instant::now();
-        program.run_ordered(&feed)?;
-        times.push(started.elapsed().as_secs_f64() * 1e3);
+/// The median run time of two models in milliseconds. They take turns, so that a slow moment of the machine meets both.
+fn medians(models: [&Model; 2], inputs: &Values, runs: usize) -> Result<[f64; 2]> {
+    let programs =
+        [Program::compile(models[0], &Dims::new())?, Program::compile(models[1], &Dims::new())?];
+    let fed = |program: &Program| -> Vec<Value> {
+        program.input_names().filter_map(|name| inputs.get(name).cloned()).collect()
+    };
+    let feeds = [fed(&programs[0]), fed(&programs[1])];
+    let mut times = [Vec::new(), Vec::new()];
+    for round in 0..runs.max(1) + 2 {
+        for ((program, feed), times) in programs.iter().zip(&feeds).zip(&mut times) {
+            let started = Instant::now();
+            program.run_ordered(feed)?;
+            // The first runs fill caches.
+            if round >= 2 {
+                times.push(started.elapsed().as_secs_f64() * 1e3);
+            }
+        }
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    Ok(times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    }))
 }
 
 /// `<stem>.onnx` is the training model, `forward/<stem>.onnx` what was differentiated.
