@@ -28,6 +28,22 @@ test-browser: web
     cd web && npm test
     node --test tests/browser/
 
+# kill −9 of a real server at every write to a file, a restart, and a look at the books (some ten minutes).
+crash-matrix:
+    cargo test --package backstitch-server --test crash -- --ignored --nocapture
+
+# A hundred thousand random sequences of what can happen to a round (some ten minutes).
+sequences:
+    cargo test --package backstitch-server --lib hundred_thousand -- --ignored --nocapture
+
+# Faults of the privacy code, put into a copy of the sources: each must be caught by the test that is named for it.
+mutations:
+    cargo test --package backstitch-tests every_fault_is_caught -- --ignored --nocapture
+
+# The time of the noise with the secure generator (builds OpenSSL; the bar is 15 ms per 1,000 values).
+noise-bench:
+    cargo test --package backstitch-server --features secure-rng --lib fifteen_milliseconds -- --ignored --nocapture
+
 # Formatting and lints, Rust and TypeScript.
 lint: web
     cargo fmt --all --check

@@ -14,9 +14,9 @@ pub struct Aggregate {
 }
 
 impl Aggregate {
-    /// The empty sum over this many parameters.
-    pub fn new(parameters: u32) -> Self {
-        Self { sum: vec![0; parameters as usize], contributions: 0 }
+    /// The empty sum over this many values of a frame.
+    pub fn new(values: u32) -> Self {
+        Self { sum: vec![0; values as usize], contributions: 0 }
     }
 
     /// Adds one contribution. 2⁶³ / 32767 of them fit before an overflow, so there is none.
@@ -25,7 +25,7 @@ impl Aggregate {
         if values.len() != self.sum.len() {
             return Err(Problem::new(
                 Code::FrameLength,
-                format!("{} values for {} parameters", values.len(), self.sum.len()),
+                format!("{} values for a sum of {}", values.len(), self.sum.len()),
             ));
         }
         for (sum, value) in self.sum.iter_mut().zip(values) {
@@ -35,14 +35,26 @@ impl Aggregate {
         Ok(())
     }
 
+    /// Counts a contribution whose values are not taken: a filter that refuses it must not show in the count.
+    pub fn add_zeros(&mut self) {
+        self.contributions += 1;
+    }
+
     /// The stored form of the sum: i64 little-endian.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        integers_to_bytes(&self.sum)
+        self.sum.iter().flat_map(|v| v.to_le_bytes()).collect()
     }
 
     /// Reads the stored form.
     pub(crate) fn from_bytes(bytes: &[u8], contributions: u32) -> Result<Self> {
-        Ok(Self { sum: integers_from_bytes(bytes)?, contributions })
+        let (whole, rest) = bytes.as_chunks::<8>();
+        match rest.is_empty() {
+            true => {
+                let sum = whole.iter().map(|b| i64::from_le_bytes(*b)).collect();
+                Ok(Self { sum, contributions })
+            }
+            false => Err(internal(format!("a stored sum has {} bytes", bytes.len()))),
+        }
     }
 
     /// How many contributions are in it.
@@ -50,28 +62,14 @@ impl Aggregate {
         self.contributions
     }
 
-    /// The number of parameters.
-    pub fn parameters(&self) -> usize {
+    /// The number of values.
+    pub fn values(&self) -> usize {
         self.sum.len()
     }
 
     /// The raw sum, for the noise alone.
     pub(crate) fn into_sum(self) -> Vec<i64> {
         self.sum
-    }
-}
-
-/// i64 little-endian, the form of sums and noised results in the store.
-pub(crate) fn integers_to_bytes(values: &[i64]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_le_bytes()).collect()
-}
-
-/// The inverse of [`integers_to_bytes`].
-pub(crate) fn integers_from_bytes(bytes: &[u8]) -> Result<Vec<i64>> {
-    let (whole, rest) = bytes.as_chunks::<8>();
-    match rest.is_empty() {
-        true => Ok(whole.iter().map(|b| i64::from_le_bytes(*b)).collect()),
-        false => Err(internal(format!("a stored vector has {} bytes", bytes.len()))),
     }
 }
 
@@ -111,6 +109,26 @@ mod tests {
             all.reverse();
             prop_assert_eq!(sum(&all).to_bytes(), before.clone());
             prop_assert_eq!(Aggregate::from_bytes(&before, 0).unwrap().to_bytes(), before);
+        }
+    }
+
+    proptest! {
+        /// m attackers of n contributors, whatever they send, move the mean of a round by at most m·C/n.
+        #[test]
+        fn attackers_move_the_mean_by_at_most_their_share_of_the_clip_norm(
+            honest in prop::collection::vec([-2f32..2.0, -2f32..2.0, -2f32..2.0], 1..20),
+            hostile in prop::collection::vec([any::<f32>(), any::<f32>(), any::<f32>()], 1..10),
+        ) {
+            let clip = 1.0;
+            let finite = |v: &&[f32; 3]| v.iter().all(|x| x.is_finite());
+            let hostile: Vec<_> = hostile.iter().filter(finite).map(|v| contribution(v)).collect();
+            let honest: Vec<_> = honest.iter().map(|v| contribution(v)).collect();
+            let all: Vec<_> = honest.iter().chain(&hostile).cloned().collect();
+            let n = all.len() as f64;
+            // In a mean over n, the hostile are zeros or what they sent.
+            let moved = sum(&all).into_sum().iter().zip(sum(&honest).into_sum())
+                .map(|(a, b)| ((a - b) as f64 * clip / 32_767.0 / n).powi(2)).sum::<f64>().sqrt();
+            prop_assert!(moved <= hostile.len() as f64 * clip / n + 1e-12, "{moved}");
         }
     }
 

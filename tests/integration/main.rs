@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step of a test ends it")]
 
+mod mutations;
 mod tidy;
 mod whole_loop;

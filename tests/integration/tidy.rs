@@ -195,7 +195,9 @@ fn nothing_is_left_undone() {
     let mut found = Vec::new();
     for (path, text) in sources() {
         for (number, line) in text.lines().enumerate() {
-            if marks.iter().any(|mark| line.contains(mark)) {
+            // A test that takes minutes has a quick twin, and says by which recipe it runs.
+            let long = line.contains(marks[2]) && line.contains(": just ");
+            if !long && marks.iter().any(|mark| line.contains(mark)) {
                 found.push(format!("{path}:{}: {}", number + 1, line.trim()));
             }
         }

@@ -7,6 +7,7 @@ use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::TaskEntry;
 use backstitch_protocol::contribution::{Contribution, Nullifier};
 use backstitch_protocol::delta::Delta;
+use backstitch_protocol::measure::{self, Measure};
 use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
@@ -24,27 +25,39 @@ pub struct Prepared {
     pub clipped: bool,
 }
 
-/// Clips what the training changed and puts it into a frame. `base` and `trained` are the task's trainable tensors
-/// in parameter order.
+/// Clips what the training changed, over all trainable tensors of the task's patches together, and puts it into a
+/// frame with what the task measures. `base` and `trained` are these tensors in parameter order; `accuracy` is that
+/// of both on the device's judging examples.
 pub fn prepare(
     task: &TaskEntry,
     secret: &[u8; 32],
     base: &[Vec<f32>],
     trained: &[Vec<f32>],
+    accuracy: (f64, f64),
 ) -> Result<Prepared, Problem> {
     let delta = Delta::between(&base.concat(), &trained.concat())?;
     let norm = delta.norm();
     if norm == 0.0 {
         return Err(Problem::new(Code::NothingToContribute, "the training changed nothing"));
     }
-    let clipped_delta = delta.clip(task.clip_norm)?;
-    if clipped_delta.values().len() != task.parameters as usize {
+    let measured = |measure: &Measure| {
+        let value = match measure.kind {
+            measure::Kind::WithinClip if norm <= task.clip_norm.value() => 1.0,
+            measure::Kind::WithinClip => -1.0,
+            measure::Kind::AccuracyBefore => 2.0 * accuracy.0 - 1.0,
+            measure::Kind::AccuracyAfter => 2.0 * accuracy.1 - 1.0,
+        };
+        (*measure, value)
+    };
+    let measured: Vec<(Measure, f64)> = task.measures.iter().map(measured).collect();
+    let clipped_delta = delta.clip_with(task.clip_norm, &measured)?;
+    if clipped_delta.values().len() != task.frame_values() as usize {
         return Err(Problem::new(
             Code::VersionStale,
             format!(
-                "{} parameters here, {} in the task",
+                "{} values here, {} in the task",
                 clipped_delta.values().len(),
-                task.parameters
+                task.frame_values()
             ),
         ));
     }
@@ -123,5 +136,71 @@ pub fn verdict(problem: &Problem) -> Verdict {
     match NOT_ADDED.iter().any(|code| problem.is(*code)) {
         true => Verdict::NotAdded,
         false => Verdict::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backstitch_protocol::delta::CLIP_INTEGER;
+    use backstitch_protocol::id::Name;
+    use backstitch_protocol::privacy::{ClipNorm, Delta as Failing, Epsilon, NoiseMultiplier};
+
+    use super::*;
+
+    fn task(measures: Vec<Measure>) -> TaskEntry {
+        TaskEntry {
+            name: Name::new("style").unwrap(),
+            patches: vec![Name::new("a").unwrap(), Name::new("b").unwrap()],
+            base_versions: vec![1, 1],
+            base: Digest::of(b""),
+            parameters: 3,
+            round: 1,
+            goal: 8,
+            clip_norm: ClipNorm::new(1.0).unwrap(),
+            noise_multiplier: NoiseMultiplier::new(2.54).unwrap(),
+            max_participations: 4,
+            period_days: 30,
+            min_separation: 1,
+            noise_band: 1,
+            measures,
+            epsilon: Epsilon::new(4.0).unwrap(),
+            delta: Failing::new(1e-6).unwrap(),
+            open: true,
+            closed_reason: None,
+        }
+    }
+
+    /// Two patches with one tensor each: the changes have the norms 3 and 4.
+    fn prepared(measures: Vec<Measure>) -> Prepared {
+        let base = [vec![0.0], vec![0.0, 0.0]];
+        let trained = [vec![3.0], vec![4.0, 0.0]];
+        prepare(&task(measures), &[1; 32], &base, &trained, (0.5, 1.0)).unwrap()
+    }
+
+    #[test]
+    fn all_patches_of_a_task_are_clipped_together() {
+        let prepared = prepared(vec![]);
+        assert_eq!((prepared.norm, prepared.clipped), (5.0, true));
+        // 3/5 and 4/5 of the one bound, not the bound once for each patch.
+        let share = |value: i16| f64::from(value) / CLIP_INTEGER as f64;
+        let values = prepared.contribution.values();
+        assert!((share(values[0]) - 0.6).abs() < 1e-4 && (share(values[1]) - 0.8).abs() < 1e-4);
+    }
+
+    #[test]
+    fn measures_stand_behind_the_update_within_the_same_bound() {
+        let kinds = [
+            measure::Kind::WithinClip,
+            measure::Kind::AccuracyBefore,
+            measure::Kind::AccuracyAfter,
+        ];
+        let measures: Vec<Measure> =
+            kinds.iter().map(|kind| Measure { kind: *kind, share: 0.1 }).collect();
+        let prepared = prepared(measures.clone());
+        let values = prepared.contribution.values();
+        let amplitude = measures[0].amplitude() as i16;
+        assert_eq!(values[3..], [-amplitude, 0, amplitude], "clipped, one half, all right");
+        let squares: i64 = values.iter().map(|v| i64::from(*v).pow(2)).sum();
+        assert!(squares <= CLIP_INTEGER * CLIP_INTEGER);
     }
 }

@@ -20,8 +20,7 @@ pub fn assign<'a>(
 
 /// What a report costs: ε-DP implies ε²/2-zCDP (Bun, Steinke 2016, Proposition 1.4).
 pub fn cost(experiment: &ExperimentEntry) -> RhoQuanta {
-    let rho = experiment.epsilon.value().powi(2) / 2.0;
-    RhoQuanta((rho * RhoQuanta::PER_UNIT).ceil() as u64)
+    RhoQuanta::of_pure(experiment.epsilon)
 }
 
 /// The outcomes that this device has gathered for one experiment, kept between visits.

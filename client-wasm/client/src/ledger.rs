@@ -174,6 +174,15 @@ impl Ledger {
         let limit = |what: String, hint: String| {
             Err(Problem::new(Code::ParticipationLimit, what).with_hint(hint))
         };
+        // A contribution goes into `noise_band` releases; two of one device must not meet in any of them.
+        if task.noise_band == 0 || task.noise_band > task.min_separation.max(1) {
+            let what = format!(
+                "the task's noise spans {} rounds, but only {} lie between two contributions",
+                task.noise_band, task.min_separation
+            );
+            return Err(Problem::new(Code::PrivacyInvalid, what)
+                .with_hint("the operator must raise min_separation or lower noise_band"));
+        }
         if self.took_part(&task.name, task.round) {
             let what = format!("this device has already contributed to round {}", task.round);
             return limit(what, "wait for the next round".to_owned());
@@ -257,10 +266,12 @@ mod tests {
             round,
             goal: 8,
             clip_norm: ClipNorm::new(1.0).unwrap(),
-            noise_multiplier: NoiseMultiplier::new(2.39).unwrap(),
+            noise_multiplier: NoiseMultiplier::new(2.54).unwrap(),
             max_participations: 4,
             period_days: 30,
             min_separation: 2,
+            noise_band: 1,
+            measures: vec![],
             epsilon: Epsilon::new(4.0).unwrap(),
             delta: Delta::new(1e-6).unwrap(),
             open: true,
@@ -303,6 +314,11 @@ mod tests {
         let closed =
             TaskEntry { open: false, closed_reason: Some("the budget is spent".into()), ..task(1) };
         assert!(ledger.permit(&closed, NOW).unwrap_err().is(Code::RoundClosed));
+        for noise_band in [0, 3] {
+            let overlapping = TaskEntry { noise_band, ..task(1) };
+            assert!(ledger.permit(&overlapping, NOW).unwrap_err().is(Code::PrivacyInvalid));
+        }
+        assert!(ledger.permit(&TaskEntry { noise_band: 2, ..task(1) }, NOW).is_ok());
         let tight = TaskEntry { epsilon: Epsilon::new(0.01).unwrap(), ..task(1) };
         assert!(ledger.permit(&tight, NOW).unwrap_err().is(Code::BudgetExhausted));
     }

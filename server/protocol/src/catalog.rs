@@ -7,6 +7,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::id::Name;
+use crate::measure::Measure;
 use crate::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier, RhoQuanta};
 use crate::problem::{Code, Problem};
 
@@ -85,6 +86,12 @@ pub struct TaskEntry {
     pub period_days: u32,
     /// Fewest releases between two contributions of one device.
     pub min_separation: u32,
+    /// Releases in a row that a contribution goes into, at most `min_separation`; 1 where each has noise of its own.
+    #[serde(default = "alone", skip_serializing_if = "is_alone")]
+    pub noise_band: u32,
+    /// Numbers that travel beside the update in the same frame.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measures: Vec<Measure>,
     /// The promise for one device and period, at `delta`.
     pub epsilon: Epsilon,
     /// δ of the promise.
@@ -95,7 +102,20 @@ pub struct TaskEntry {
     pub closed_reason: Option<String>,
 }
 
+fn alone() -> u32 {
+    1
+}
+
+fn is_alone(band: &u32) -> bool {
+    *band == 1
+}
+
 impl TaskEntry {
+    /// Values of a frame: the update's, then one per measure.
+    pub fn frame_values(&self) -> u32 {
+        self.parameters.saturating_add(self.measures.len() as u32)
+    }
+
     /// What one participation costs a device.
     pub fn cost(&self) -> RhoQuanta {
         RhoQuanta::of_release(self.noise_multiplier)

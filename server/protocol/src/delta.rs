@@ -2,6 +2,7 @@
 //!
 //! `Delta` → [`ClippedDelta`] is the single path; NaN and ∞ cannot enter, and no other type has an encoder.
 
+use crate::measure::{self, Measure};
 use crate::privacy::ClipNorm;
 use crate::problem::{Code, Problem};
 
@@ -44,13 +45,27 @@ impl Delta {
     ///
     /// Truncation never raises a magnitude, so ‖q‖₂ ≤ 32767 holds with certainty; it is verified in integers.
     pub fn clip(&self, clip: ClipNorm) -> Result<ClippedDelta, Problem> {
+        self.clip_with(clip, &[])
+    }
+
+    /// The same with numbers of [−1, 1] behind the update, all within the one bound: the update keeps
+    /// √(1 − Σ shares) of it.
+    pub fn clip_with(
+        &self,
+        clip: ClipNorm,
+        measured: &[(Measure, f64)],
+    ) -> Result<ClippedDelta, Problem> {
         let bound = clip.value() * MARGIN;
         let norm = self.norm();
         let factor = if norm > bound { bound / norm } else { 1.0 };
-        let scale = factor * CLIP_INTEGER as f64 / clip.value();
+        let measures: Vec<Measure> = measured.iter().map(|(measure, _)| *measure).collect();
+        measure::check(&measures)?;
+        let share = measure::update_share(&measures).sqrt();
+        let scale = factor * share * CLIP_INTEGER as f64 / clip.value();
         // Within ±32767 by construction; the cast saturates rather than wraps if it ever were not.
-        let values: Vec<i16> =
-            self.0.iter().map(|v| (f64::from(*v) * scale).trunc() as i16).collect();
+        let update = self.0.iter().map(|v| (f64::from(*v) * scale).trunc() as i16);
+        let beside = measured.iter().map(|(measure, value)| measure.quantise(*value));
+        let values: Vec<i16> = update.chain(beside).collect();
         match within_bound(&values) {
             true => Ok(ClippedDelta { values, clipped: factor < 1.0 }),
             false => {
@@ -121,6 +136,20 @@ mod tests {
                 let clipped = delta.clip(ClipNorm::new(c).unwrap()).unwrap();
                 prop_assert!(within_bound(clipped.values()));
             }
+        }
+
+        #[test]
+        fn measures_share_the_bound_with_the_update(
+            raw in prop::collection::vec(-9f32..9.0, 1..50),
+            measured in -2f64..2.0,
+            share in 0.01f64..0.25,
+        ) {
+            let measures = [measure::Kind::WithinClip, measure::Kind::AccuracyAfter]
+                .map(|kind| (Measure { kind, share }, measured));
+            let delta = Delta::between(&vec![0.0; raw.len()], &raw).unwrap();
+            let clipped = delta.clip_with(clip_norm(), &measures).unwrap();
+            prop_assert_eq!(clipped.values().len(), raw.len() + 2);
+            prop_assert!(within_bound(clipped.values()));
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod contribution;
 pub mod delta;
 pub mod experiment;
 pub mod id;
+pub mod measure;
 pub mod privacy;
 pub mod problem;
 

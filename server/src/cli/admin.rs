@@ -49,7 +49,7 @@ impl AdminArgs {
             .header(header::HOST, server.to_string())
             .header(header::AUTHORIZATION, format!("Bearer {}", token.trim()))
             .header(header::CONTENT_TYPE, "application/json")
-            .body(body)
+            .body(Body::from(body))
             .when_reading("the request")?;
         let (status, text) = send(server, request).await.map_err(|cause| {
             Problem::new(Code::NetworkFailed, format!("{server}: {cause}"))
@@ -65,9 +65,9 @@ impl AdminArgs {
 }
 
 /// One request on a connection of its own. The operator plane speaks plain HTTP on an internal address.
-async fn send(
+pub(super) async fn send(
     server: SocketAddr,
-    request: Request<String>,
+    request: Request<Body>,
 ) -> std::result::Result<(StatusCode, Bytes), Box<dyn std::error::Error + Send + Sync>> {
     let stream = tokio::net::TcpStream::connect(server).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;

@@ -113,7 +113,14 @@ async fn blobs(config: &Config) -> Result<String> {
 
 async fn noise() -> Result<String> {
     let z = NoiseMultiplier::new(1.0)?;
-    let noised = NoiseSource::start()?.add(vec![0; 2000], z, RhoQuanta::of_release(z)).await?;
+    let noised = NoiseSource::start()?
+        .add(
+            vec![0; 2000],
+            crate::privacy::Band::new(1)?.sensitivity(),
+            z,
+            RhoQuanta::of_release(z),
+        )
+        .await?;
     let deviation = (noised.iter().map(|v| (*v as f64).powi(2)).sum::<f64>() / 2000.0).sqrt();
     let ratio = deviation / backstitch_protocol::delta::CLIP_INTEGER as f64;
     match (0.9..1.1).contains(&ratio) {

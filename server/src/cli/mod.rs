@@ -1,12 +1,14 @@
 //! The command line of `backstitch`. Exit code 0: done; 1: it failed, one line on stderr says why; 2: usage.
 
 mod admin;
+mod audit;
 mod bench;
 mod demo;
 mod doctor;
 mod evaluate;
 mod experiment;
 mod files;
+mod forecast;
 mod keys;
 mod library;
 mod npy;
@@ -50,6 +52,8 @@ enum Command {
     /// Look at the privacy ledger, and plan.
     #[command(subcommand)]
     Privacy(privacy::PrivacyCommand),
+    /// Attack a release of a server of its own through HTTP, and hold what it tells to what is promised.
+    Audit(audit::Audit),
     /// The key that signs catalogs.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -105,6 +109,7 @@ fn run(command: Command) -> std::result::Result<(), Box<dyn StdError>> {
         Command::Library(library) => in_runtime(library.run()),
         Command::Experiment(experiment) => in_runtime(experiment.run()),
         Command::Privacy(privacy) => in_runtime(privacy.run()),
+        Command::Audit(audit) => in_runtime(audit.run()),
         Command::Keys(keys) => Ok(keys.run()?),
         Command::Onnx(onnx) => onnx::run(onnx),
         Command::Patch(patch) => patch::run(patch),

@@ -1,17 +1,17 @@
 //! `backstitch privacy`: what has been spent, and what a setting would mean.
 
-use backstitch_protocol::Problem;
-use backstitch_protocol::privacy::{Delta, Epsilon, NoiseMultiplier, RhoQuanta, certainty};
-use backstitch_protocol::problem::Code;
-use clap::{Args, Subcommand};
+use backstitch_protocol::privacy::{RhoQuanta, certainty};
+use clap::Subcommand;
 use serde::Serialize;
 
+use super::forecast::Forecast;
 use super::{ConfigArgs, print_json};
 use crate::clock::Clock;
 use crate::failure::Result;
-use crate::privacy::Ledger;
+use crate::privacy::{Ledger, Promise, Spending};
 use crate::round;
 use crate::store::Store;
+use crate::task::TaskId;
 
 /// Look at the privacy ledger, and plan.
 #[derive(Debug, Subcommand)]
@@ -25,55 +25,42 @@ pub(super) enum PrivacyCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print how many contributions a round needs, before anything is trained.
-    #[command(
-        after_help = "Example: backstitch privacy forecast --parameters 330 --epsilon 4 --participations 4 --goal 64"
-    )]
+    /// Print cohort against accuracy before anything is trained, and refuse what would be mostly noise.
+    #[command(after_help = "Examples:
+  backstitch privacy forecast --parameters 330 --epsilon 4 --participations 4 --goal 64
+  backstitch privacy forecast --parameters 10000 --goal 500 --band 10 --releases 100")]
     Forecast(Forecast),
 }
 
-/// A setting to think through.
-#[derive(Debug, Args)]
-pub(super) struct Forecast {
-    /// Trainable parameters of the task.
-    #[arg(long)]
-    parameters: u32,
-    /// ε of the promise.
-    #[arg(long, default_value_t = 4.0)]
-    epsilon: f64,
-    /// δ of the promise.
-    #[arg(long, default_value_t = 1e-6)]
-    delta: f64,
-    /// Rounds of a period that one device may be in.
-    #[arg(long, default_value_t = 4)]
-    participations: u32,
-    /// Contributions per round; too few are refused.
-    #[arg(long)]
-    goal: Option<u32>,
-    /// Print as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
+/// What one task's worst-placed device has spent, and what comes next.
 #[derive(Serialize)]
 struct TaskLine {
     task: String,
     round: u64,
+    /// In the period that ends now.
     spent_rho: f64,
     spent_epsilon: f64,
+    /// By the bound that budgets are held to.
+    spent_epsilon_bound: f64,
     budget_rho: f64,
     epsilon: f64,
     delta: f64,
     certainty: f64,
+    /// Since the first release.
+    cumulative_rho: f64,
+    cumulative_epsilon: f64,
     next_release: bool,
+    next_release_rho: f64,
+    next_release_epsilon: f64,
+    refused_because: Option<String>,
 }
 
+/// What an experiment's reports cost each device.
 #[derive(Serialize)]
-struct ForecastLine {
+struct ExperimentLine {
+    experiment: String,
+    rho: f64,
     epsilon: f64,
-    noise_multiplier: f64,
-    smallest_round: u64,
-    certainty: f64,
 }
 
 impl PrivacyCommand {
@@ -94,111 +81,75 @@ async fn show(config: &ConfigArgs, json: bool) -> Result<()> {
     for (task, round) in round::newest(&store).await? {
         let promise = round.terms.promise();
         let spending = ledger.spending(&task, &promise, round.number, now).await?;
-        let spent_epsilon = spending.period.epsilon(promise.delta);
-        lines.push(TaskLine {
-            task: task.to_string(),
-            round: round.number,
-            spent_rho: spending.period.rho(),
-            spent_epsilon,
-            budget_rho: spending.budget.rho(),
-            epsilon: promise.epsilon.value(),
-            delta: promise.delta.value(),
-            certainty: certainty(spent_epsilon),
-            next_release: spending.permits(),
-        });
+        lines.push(line(&task, round.number, &promise, &spending));
     }
+    let experiments: Vec<ExperimentLine> =
+        ledger.experiments().await?.into_iter().map(experiment).collect();
     if json {
-        return print_json(&serde_json::json!({ "ledger": head, "tasks": lines }));
+        return print_json(
+            &serde_json::json!({ "ledger": head, "tasks": lines, "experiments": experiments }),
+        );
     }
     println!("ledger: {} records, the chain holds, head {}", head.sequence, head.hash);
-    for line in lines {
+    lines.iter().for_each(print);
+    for line in experiments {
         println!(
-            "{}: the worst-placed device has spent ε = {:.2} of {} at δ = {} in this period; the next release is {}",
-            line.task,
-            line.spent_epsilon,
-            line.epsilon,
-            line.delta,
-            if line.next_release { "permitted" } else { "refused" },
+            "{}: one randomised report of each device, ε = {} (ρ = {:.4})",
+            line.experiment, line.epsilon, line.rho
         );
     }
     Ok(())
 }
 
-impl Forecast {
-    /// Noise and signal are equal at n = z√d: below that, a round learns mostly noise.
-    fn run(&self) -> Result<()> {
-        let delta = Delta::new(self.delta)?;
-        let wanted = self.line(Epsilon::new(self.epsilon)?, delta)?;
-        let mut lines = Vec::new();
-        for epsilon in [0.5, 1.0, 2.0, 4.0, 8.0] {
-            lines.push(self.line(Epsilon::new(epsilon)?, delta)?);
-        }
-        if self.json {
-            print_json(&serde_json::json!({ "wanted": wanted, "table": lines }))?;
-        } else {
-            println!(
-                "{} parameters, {} participations in a period, δ = {}",
-                self.parameters, self.participations, self.delta
-            );
-            println!(
-                "{:>8} {:>18} {:>20} {:>12}",
-                "ε", "noise multiplier", "smallest round", "certainty"
-            );
-            for line in std::iter::once(&wanted).chain(&lines) {
-                println!(
-                    "{:>8} {:>18.3} {:>20} {:>11.0}%",
-                    line.epsilon,
-                    line.noise_multiplier,
-                    line.smallest_round,
-                    100.0 * line.certainty
-                );
-            }
-        }
-        match self.goal {
-            Some(goal) if u64::from(goal) < wanted.smallest_round => Err(Problem::new(
-                Code::PrivacyInvalid,
-                format!(
-                    "a round of {goal} would be mostly noise: {} parameters at noise multiplier {:.2} need at least {}",
-                    self.parameters, wanted.noise_multiplier, wanted.smallest_round
-                ),
-            )
-            .with_hint("raise the goal, train fewer parameters, or allow fewer participations")),
-            _ => Ok(()),
-        }
-    }
-
-    fn line(&self, epsilon: Epsilon, delta: Delta) -> Result<ForecastLine> {
-        let rho = RhoQuanta::within(epsilon, delta).rho() / f64::from(self.participations.max(1));
-        let z = NoiseMultiplier::new((1.0 / (2.0 * rho)).sqrt())?;
-        Ok(ForecastLine {
-            epsilon: epsilon.value(),
-            noise_multiplier: z.value(),
-            smallest_round: (z.value() * f64::from(self.parameters).sqrt()).ceil() as u64,
-            certainty: certainty(epsilon.value()),
-        })
+fn line(task: &TaskId, round: u64, promise: &Promise, spending: &Spending) -> TaskLine {
+    let epsilon = |rho: RhoQuanta| rho.epsilon(promise.delta);
+    let spent_epsilon = epsilon(spending.period);
+    TaskLine {
+        task: task.to_string(),
+        round,
+        spent_rho: spending.period.rho(),
+        spent_epsilon,
+        spent_epsilon_bound: spending.period.epsilon_bound(promise.delta),
+        budget_rho: spending.budget.rho(),
+        epsilon: promise.epsilon.value(),
+        delta: promise.delta.value(),
+        certainty: certainty(spent_epsilon),
+        cumulative_rho: spending.lifetime.rho(),
+        cumulative_epsilon: epsilon(spending.lifetime),
+        next_release: spending.permits(),
+        next_release_rho: promise.cost().rho(),
+        next_release_epsilon: epsilon(spending.next),
+        refused_because: spending.permit(task, promise).err().map(|p| p.detail().to_owned()),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn experiment((task, rho): (String, RhoQuanta)) -> ExperimentLine {
+    // Randomised response is ε-DP, debited at ρ = ε²/2.
+    let epsilon = ((2.0 * rho.rho()).sqrt() * 1000.0).round() / 1000.0;
+    ExperimentLine { experiment: task, rho: rho.rho(), epsilon }
+}
 
-    #[test]
-    fn the_table_is_that_of_the_privacy_page() {
-        let forecast = |parameters, goal| Forecast {
-            parameters,
-            epsilon: 4.0,
-            delta: 1e-6,
-            participations: 4,
-            goal,
-            json: false,
-        };
-        let line = forecast(10_000, None)
-            .line(Epsilon::new(4.0).unwrap(), Delta::new(1e-6).unwrap())
-            .unwrap();
-        assert!((line.noise_multiplier - 2.39).abs() < 0.01, "{}", line.noise_multiplier);
-        assert_eq!(line.smallest_round, 239);
-        assert!(forecast(330, Some(64)).run().is_ok());
-        assert!(forecast(10_000, Some(64)).run().unwrap_err().is(Code::PrivacyInvalid));
+fn print(line: &TaskLine) {
+    println!("{}, round {}, δ = {}", line.task, line.round, line.delta);
+    println!(
+        "  this period   ρ = {:.4} of {:.4}, ε = {:.2} exactly, {:.2} by the bound, of {}; certainty 50 % → {:.0} %",
+        line.spent_rho,
+        line.budget_rho,
+        line.spent_epsilon,
+        line.spent_epsilon_bound,
+        line.epsilon,
+        100.0 * line.certainty,
+    );
+    println!(
+        "  since the start  at most ρ = {:.4}, ε = {:.2}",
+        line.cumulative_rho, line.cumulative_epsilon
+    );
+    println!(
+        "  next release  costs its devices ρ = {:.4}; the worst-placed is then at ε = {:.2}",
+        line.next_release_rho, line.next_release_epsilon
+    );
+    match &line.refused_because {
+        Some(reason) => println!("  refused       {reason}"),
+        None => println!("  permitted"),
     }
 }

@@ -18,6 +18,7 @@ use sqlx::sqlite::SqliteRow;
 pub use statistics::{ArmResult, Difference, Outcome};
 
 use crate::failure::{Failure, Result, not_found};
+use crate::privacy;
 use crate::registry::alias::{self, CHALLENGER, CHAMPION, Evidence};
 use crate::registry::version;
 use crate::store::{Connection, Store, commit};
@@ -75,10 +76,12 @@ pub struct Reported {
     pub duplicate: bool,
 }
 
-/// Starts an experiment; one at a time in a library.
+/// Starts an experiment; one at a time in a library. What its reports cost is debited before the first can come.
 pub async fn start(store: &Store, library: &Name, proposal: &Proposal, now: u64) -> Result<()> {
     let mut writing = store.write().await?;
+    let id = TaskId::new(library.clone(), proposal.name.clone());
     let arms = arms(&mut writing, library, proposal).await?;
+    privacy::debit_reports(&mut writing, &id, proposal.epsilon, now).await?;
     let insert = sqlx::query("INSERT INTO experiments (library, experiment, layer, patch, salt, arms, epsilon, window, mixture, state, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'running', ?)")
         .bind(library.as_str())
         .bind(proposal.name.as_str())

@@ -133,7 +133,7 @@ pub(crate) async fn contribute(
 }
 
 async fn take(app: &App, task: &TaskId, headers: &HeaderMap, body: Body) -> Result<Accepted> {
-    let expected = Contribution::encoded_len(app.rounds.parameters(task)?);
+    let expected = Contribution::encoded_len(app.rounds.frame_values(task)?);
     let length = upload::stated_length(headers, MEDIA_TYPE)?;
     if length > Contribution::encoded_len(MAX_PARAMETERS) {
         return Err(Problem::new(

@@ -14,6 +14,7 @@ use crate::privacy::{Kind, Record, State};
 use crate::registry::Issued;
 use crate::registry::alias::{self, Move};
 use crate::registry::version;
+use crate::round::Evaluation;
 use crate::round::state as rounds;
 use crate::store::Connection;
 use crate::task::TaskId;
@@ -73,6 +74,7 @@ struct VersionState {
     source: String,
     round: Option<u64>,
     cohort: Option<u32>,
+    evaluation: Option<Evaluation>,
 }
 
 #[derive(Serialize)]
@@ -93,7 +95,14 @@ struct TaskState {
     delta: f64,
     spent_rho: f64,
     spent_epsilon: f64,
+    spent_epsilon_bound: f64,
+    cumulative_rho: f64,
+    cumulative_epsilon: f64,
     next_release_rho: f64,
+    next_release_epsilon: f64,
+    refused_because: Option<String>,
+    min_separation: u32,
+    noise_band: u32,
     budget_rho: f64,
     budget_epsilon: f64,
     rounds: Vec<RoundState>,
@@ -110,6 +119,7 @@ struct RoundState {
     rejected: BTreeMap<String, u64>,
     version: Option<u32>,
     update_norm: Option<f64>,
+    measured: Vec<rounds::Measured>,
 }
 
 #[derive(Serialize)]
@@ -219,6 +229,7 @@ async fn patches(connection: &mut Connection, library: &Name) -> Result<Vec<Patc
             source: version.source,
             round: version.round,
             cohort: version.cohort,
+            evaluation: version.evaluation,
         };
         match patches.last_mut() {
             Some(patch) if patch.name == version.patch => patch.versions.push(state),
@@ -258,6 +269,13 @@ async fn task(app: &App, connection: &mut Connection, id: &TaskId) -> Result<Tas
         delta: terms.delta.value(),
         spent_rho: shown(spending.period),
         spent_epsilon: spending.period.epsilon(terms.delta),
+        spent_epsilon_bound: spending.period.epsilon_bound(terms.delta),
+        cumulative_rho: shown(spending.lifetime),
+        cumulative_epsilon: spending.lifetime.epsilon(terms.delta),
+        next_release_epsilon: spending.next.epsilon(terms.delta),
+        refused_because: spending.permit(id, &promise).err().map(|p| p.detail().to_owned()),
+        min_separation: terms.min_separation,
+        noise_band: terms.noise_band,
         next_release_rho: shown(promise.cost()),
         budget_rho: shown(spending.budget),
         budget_epsilon: terms.epsilon.value(),
@@ -277,6 +295,7 @@ fn round_state(round: &rounds::Round) -> RoundState {
         rejected: round.rejected.clone(),
         version: round.versions.as_ref().and_then(|versions| versions.first().copied()),
         update_norm: round.update_norm,
+        measured: round.measured.clone(),
     }
 }
 

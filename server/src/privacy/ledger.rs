@@ -6,6 +6,7 @@
 //! | `noise` | in the transaction that stores the noised result and erases the raw sum | 0 |
 //! | `publish` | in the transaction that makes the new version | 0 |
 //! | `lose` | at a restart that finds a reservation without a noised result; the debit stands | 0 |
+//! | `report` | at the start of an experiment: each of its devices sends one randomised outcome | ε²/2 |
 
 use std::collections::BTreeMap;
 
@@ -36,10 +37,12 @@ pub enum Kind {
     Publish,
     /// A reservation was lost in a crash.
     Lose,
+    /// The debit of an experiment's reports.
+    Report,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Reserve, Self::Noise, Self::Publish, Self::Lose];
+    const ALL: [Self; 5] = [Self::Reserve, Self::Noise, Self::Publish, Self::Lose, Self::Report];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -47,6 +50,7 @@ impl Kind {
             Self::Noise => "noise",
             Self::Publish => "publish",
             Self::Lose => "lose",
+            Self::Report => "report",
         }
     }
 }
@@ -159,6 +163,18 @@ impl Ledger {
         let all = records(&mut reading, 0).await?;
         let states = states(&all);
         Ok(all.into_iter().zip(states).rev().take(limit as usize).collect())
+    }
+
+    /// What each experiment has cost each of its devices.
+    pub async fn experiments(&self) -> Result<Vec<(String, RhoQuanta)>> {
+        let mut reading = self.0.read().await?;
+        let rows =
+            sqlx::query("SELECT task, rho FROM ledger WHERE kind = 'report' ORDER BY sequence")
+                .fetch_all(&mut *reading)
+                .await
+                .while_doing("reading the ledger")?;
+        let line = |row: &SqliteRow| (row.get("task"), RhoQuanta(row.get::<i64, _>("rho") as u64));
+        Ok(rows.iter().map(line).collect())
     }
 
     /// Where a task stands, and what a release of `round` would make of it.
@@ -360,6 +376,8 @@ fn states(records: &[Record]) -> Vec<State> {
             Kind::Noise => State::Noised,
             Kind::Publish => State::Published,
             Kind::Lose => State::Lost,
+            // What devices randomise is published as it arrives.
+            Kind::Report => State::Published,
         };
         release.iter().for_each(|i| states[*i] = state);
     }

@@ -4,14 +4,18 @@
 //! Unit: one enrolled client profile. Adjacency: its contributions become zero vectors. Measure: zCDP, in
 //! integer quanta of 2⁻²⁰. A release of noise multiplier z costs whoever is in it ρ = 1/(2z²).
 
+pub mod audit;
+mod band;
 mod ledger;
 mod noise;
 mod release;
 mod spending;
 
+pub use band::Band;
+pub(crate) use band::Block;
 pub use ledger::{Head, Kind, Ledger, Record, State};
 pub(crate) use ledger::{catalog_head, spending};
 pub use noise::NoiseSource;
 pub use release::{NoisyAggregate, Reservation};
-pub(crate) use release::{Release, note, persist, persisted, release, reserve};
+pub(crate) use release::{Release, debit_reports, note, persist, persisted, release, reserve};
 pub use spending::{Promise, Spending};

@@ -7,14 +7,16 @@
 use backstitch_onnx::Digest;
 use backstitch_protocol::Problem;
 use backstitch_protocol::delta::CLIP_INTEGER;
-use backstitch_protocol::privacy::{ClipNorm, RhoQuanta};
+use backstitch_protocol::measure::{self, Measure};
+use backstitch_protocol::privacy::{ClipNorm, Epsilon, RhoQuanta};
 use backstitch_protocol::problem::Code;
 
+use super::band::{Block, Terms};
 use super::ledger::{self, Entry, Kind};
 use super::noise::NoiseSource;
 use super::spending::Promise;
-use crate::aggregate::{Aggregate, integers_from_bytes, integers_to_bytes};
-use crate::failure::{Result, internal};
+use crate::aggregate::Aggregate;
+use crate::failure::{Failure as _, Result, internal};
 use crate::store::Connection;
 use crate::task::TaskId;
 
@@ -26,7 +28,7 @@ pub struct Reservation {
 }
 
 /// Which release of which task.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Release {
     /// The task.
     pub(crate) task: TaskId,
@@ -34,6 +36,12 @@ pub(crate) struct Release {
     pub(crate) round: u64,
     /// Contributions that it needs, and the divisor of the mean.
     pub(crate) goal: u32,
+    /// Releases that share noise.
+    pub(crate) noise_band: u32,
+    /// C.
+    pub(crate) clip_norm: ClipNorm,
+    /// What stands behind the update in the sum.
+    pub(crate) measures: Vec<Measure>,
 }
 
 /// Debits a release of a full round, or refuses with the numbers.
@@ -56,6 +64,7 @@ pub(crate) async fn reserve(
             "mechanism": "discrete gaussian",
             "sensitivity": CLIP_INTEGER,
             "noise_multiplier": promise.noise_multiplier,
+            "noise_band": release.noise_band,
             "goal": release.goal,
             "max_participations": promise.max_participations,
             "period_days": promise.period_days,
@@ -68,12 +77,14 @@ pub(crate) async fn reserve(
     Ok(Reservation { release: release.clone(), promise: *promise })
 }
 
-/// Adds the noise. Only a sum that has reached its goal is taken, and the reservation is used up.
+/// Adds the noise. Only a sum that has reached its goal is taken; the reservation and the block are used up, and the
+/// next release continues the block that comes back.
 pub(crate) async fn release(
     aggregate: Aggregate,
     reservation: Reservation,
+    block: Block,
     noise: &NoiseSource,
-) -> Result<NoisyAggregate> {
+) -> Result<(NoisyAggregate, Block)> {
     let Reservation { release, promise } = reservation;
     if aggregate.contributions() < release.goal {
         return Err(internal(format!(
@@ -84,8 +95,20 @@ pub(crate) async fn release(
             release.goal
         )));
     }
-    let values = noise.add(aggregate.into_sum(), promise.noise_multiplier, promise.cost()).await?;
-    Ok(NoisyAggregate { values, release })
+    let terms = Terms {
+        round: release.round,
+        noise_band: release.noise_band,
+        noise_multiplier: promise.noise_multiplier,
+        clip_norm: release.clip_norm,
+        values: aggregate.values(),
+    };
+    let weighed = block.weigh(terms, aggregate.into_sum())?;
+    let (position, sensitivity) = (weighed.position(), weighed.sensitivity());
+    let noised = noise
+        .add(weighed.combined()?, sensitivity, promise.noise_multiplier, promise.cost())
+        .await?;
+    let (estimate, block) = weighed.estimate(&noised);
+    Ok((NoisyAggregate { estimate, position, release }, block))
 }
 
 /// Enters the noised result in the ledger and gives the bytes to store, in the caller's transaction.
@@ -94,8 +117,9 @@ pub(crate) async fn persist(
     noisy: &NoisyAggregate,
     now: u64,
 ) -> Result<Vec<u8>> {
-    let bytes = integers_to_bytes(&noisy.values);
-    let detail = serde_json::json!({ "result": Digest::of(&bytes) });
+    let bytes = noisy.to_bytes();
+    let detail =
+        serde_json::json!({ "result": Digest::of(&bytes), "block_position": noisy.position });
     note(connection, &noisy.release, Kind::Noise, detail, now).await?;
     Ok(bytes)
 }
@@ -107,7 +131,8 @@ pub(crate) async fn persisted(
     bytes: &[u8],
 ) -> Result<NoisyAggregate> {
     let detail = ledger::last_detail(connection, &release.task, release.round, Kind::Noise).await?;
-    let stated = detail.as_ref().and_then(|d| d.get("result")).and_then(|d| d.as_str());
+    let field = |name: &str| detail.as_ref().and_then(|d| d.get(name));
+    let stated = field("result").and_then(|d| d.as_str());
     if stated != Some(Digest::of(bytes).to_string().as_str()) {
         return Err(Problem::new(
             Code::LedgerCorrupt,
@@ -117,7 +142,44 @@ pub(crate) async fn persisted(
             ),
         ));
     }
-    Ok(NoisyAggregate { values: integers_from_bytes(bytes)?, release: release.clone() })
+    let estimate = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
+    let position = field("block_position").and_then(|p| p.as_u64()).unwrap_or(0);
+    Ok(NoisyAggregate { estimate, position, release: release.clone() })
+}
+
+/// Debits what an experiment asks of each of its devices: one randomised outcome, which is ε-DP by itself. Arms have
+/// different devices, so the experiment costs what one arm costs.
+pub(crate) async fn debit_reports(
+    connection: &mut Connection,
+    experiment: &TaskId,
+    epsilon: Epsilon,
+    now: u64,
+) -> Result<()> {
+    let taken: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tasks WHERE library = ? AND task = ?)")
+            .bind(experiment.library.as_str())
+            .bind(experiment.name.as_str())
+            .fetch_one(&mut *connection)
+            .await
+            .while_doing("reading tasks")?;
+    if taken {
+        return Err(Problem::new(
+            Code::Conflict,
+            format!("{experiment} is a task, and the ledger keeps one account for each name"),
+        )
+        .with_hint("choose another name for the experiment"));
+    }
+    let rho = RhoQuanta::of_pure(epsilon);
+    let entry = Entry {
+        task: experiment,
+        kind: Kind::Report,
+        round: 0,
+        rho,
+        cumulative_rho: Some(rho),
+        detail: serde_json::json!({ "mechanism": "randomised response", "epsilon": epsilon }),
+        now,
+    };
+    ledger::append(connection, entry).await.map(|_| ())
 }
 
 /// Appends a record without a debit: what became of a reservation.
@@ -134,16 +196,73 @@ pub(crate) async fn note(
 }
 
 /// A noised sum: the only thing that publishes. Built by [`release()`], or read back from where that was stored.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct NoisyAggregate {
-    values: Vec<i64>,
+    /// Of the sum: integers with plain noise, what a band recovers with correlated noise.
+    estimate: Vec<f64>,
+    /// Releases of its block before it.
+    position: u64,
     release: Release,
 }
 
 impl NoisyAggregate {
-    /// The mean update: sum / goal · C / 32767. The divisor is the public goal, never the true count.
-    pub fn mean(&self, clip: ClipNorm) -> Vec<f32> {
-        let scale = clip.value() / CLIP_INTEGER as f64 / f64::from(self.release.goal);
-        self.values.iter().map(|v| (*v as f64 * scale) as f32).collect()
+    /// The mean update: sum / goal · C / 32767, over the update's share of the frame. The divisor is the public
+    /// goal, never the true count.
+    pub fn mean(&self) -> Vec<f32> {
+        let Release { goal, clip_norm, ref measures, .. } = self.release;
+        let unit = CLIP_INTEGER as f64 * measure::update_share(measures).sqrt();
+        let scale = clip_norm.value() / unit / f64::from(goal);
+        self.update().iter().map(|v| (*v * scale) as f32).collect()
+    }
+
+    /// What each measure of the task came to, in [−1, 1].
+    pub fn measured(&self) -> Vec<(Measure, f64)> {
+        let sums = &self.estimate[self.update().len()..];
+        let measures = self.release.measures.iter().zip(sums);
+        measures.map(|(measure, sum)| (*measure, measure.mean(*sum, self.release.goal))).collect()
+    }
+
+    fn update(&self) -> &[f64] {
+        &self.estimate[..self.estimate.len().saturating_sub(self.release.measures.len())]
+    }
+
+    /// The stored form: f64 little-endian.
+    fn to_bytes(&self) -> Vec<u8> {
+        self.estimate.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noisy(estimate: Vec<f64>, goal: u32, measures: Vec<Measure>) -> NoisyAggregate {
+        let release = Release {
+            task: "toy.style".parse().unwrap(),
+            round: 1,
+            goal,
+            noise_band: 1,
+            clip_norm: ClipNorm::new(0.5).unwrap(),
+            measures,
+        };
+        NoisyAggregate { estimate, position: 0, release }
+    }
+
+    #[test]
+    fn the_divisor_is_the_public_goal() {
+        // Three devices at the clip norm, one after another along the same axis, and a goal of four.
+        let mean = noisy(vec![3.0 * 32_767.0, 0.0], 4, vec![]).mean();
+        assert!((mean[0] - 0.5 * 3.0 / 4.0).abs() < 1e-6, "{mean:?}");
+    }
+
+    #[test]
+    fn measures_are_split_off_and_the_update_gets_its_scale_back() {
+        let measure = Measure { kind: measure::Kind::WithinClip, share: 0.19 };
+        let update = 2.0 * 32_767.0 * 0.81f64.sqrt();
+        let within = 2.0 * measure.amplitude() as f64 * 0.5;
+        let noisy = noisy(vec![update, within], 2, vec![measure]);
+        assert_eq!(noisy.mean().len(), 1);
+        assert!((noisy.mean()[0] - 0.5).abs() < 1e-6, "{:?}", noisy.mean());
+        assert!((noisy.measured()[0].1 - 0.5).abs() < 1e-9);
     }
 }

@@ -52,7 +52,9 @@ impl Promise {
         let worst = cost.times(u64::from(self.max_participations));
         if worst > budget {
             let fitting = self.max_participations.min((budget.0 / cost.0.max(1)) as u32);
+            // Rounded up, so that what is suggested is accepted.
             let z = (f64::from(self.max_participations) / (2.0 * budget.rho())).sqrt();
+            let z = (z * 1000.0).ceil() / 1000.0;
             return Err(Problem::new(
                 Code::PrivacyInvalid,
                 format!(
@@ -60,7 +62,7 @@ impl Promise {
                     self.max_participations,
                     self.noise_multiplier.value(),
                     worst.rho(),
-                    worst.epsilon(self.delta),
+                    worst.epsilon_bound(self.delta),
                     self.delta.value(),
                     self.epsilon.value(),
                     budget.rho(),
@@ -124,7 +126,7 @@ impl Spending {
             format!(
                 "one more release of {task} would take its worst-placed profile to ρ = {:.4}, ε = {:.2} at δ = {}; the promise is ε = {} (ρ = {:.4}) in {} days",
                 self.next.rho(),
-                self.next.epsilon(promise.delta),
+                self.next.epsilon_bound(promise.delta),
                 promise.delta.value(),
                 promise.epsilon.value(),
                 self.budget.rho(),
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_worst_placed_profile_pays_for_k_rounds_at_most() {
-        let promise = promise(2.39, 4);
+        let promise = promise(2.54, 4);
         for (n, paid) in [(0, 0), (1, 1), (4, 4), (50, 4)] {
             let spending = Spending::after(&releases(n, &promise), &promise, n + 1, 2000);
             assert_eq!(spending.period, promise.cost().times(paid));
@@ -199,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_lower_noise_in_mid_period_is_refused() {
-        let before = promise(2.39, 4);
+        let before = promise(2.54, 4);
         let debits = releases(4, &before);
         let lowered = promise(1.5, 4);
         assert!(!Spending::after(&debits, &lowered, 5, 2000).permits());
@@ -209,8 +211,8 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_hold_are_refused_with_numbers() {
-        assert!(promise(2.39, 4).check().is_ok());
-        let refused = promise(2.39, 5).check().unwrap_err();
+        assert!(promise(2.54, 4).check().is_ok());
+        let refused = promise(2.54, 5).check().unwrap_err();
         assert!(refused.is(Code::PrivacyInvalid));
         assert!(refused.detail().contains("5 participations"), "{refused}");
         assert!(refused.hint().unwrap().contains("max_participations to 4"), "{refused}");
@@ -218,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_round_that_is_noised_twice_costs_twice() {
-        let promise = promise(2.39, 4);
+        let promise = promise(2.54, 4);
         let mut debits = releases(3, &promise);
         debits.push(Debit { at: 1010, round: 3, rho: promise.cost() });
         let spending = Spending::after(&debits, &promise, 4, 2000);
@@ -229,7 +231,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_lifetime_never_falls(gaps in prop::collection::vec(0u64..20 * 86_400, 1..40)) {
-            let promise = promise(2.39, 2);
+            let promise = promise(2.54, 2);
             let mut at = 0;
             let debits: Vec<Debit> = gaps.iter().enumerate().map(|(i, gap)| {
                 at += gap;

@@ -283,6 +283,8 @@ fn entry(round: rounds::Round, closed_reason: Option<String>) -> TaskEntry {
         max_participations: terms.max_participations,
         period_days: terms.period_days,
         min_separation: terms.min_separation,
+        noise_band: terms.noise_band,
+        measures: terms.measures,
         epsilon: terms.epsilon,
         delta: terms.delta,
         open: closed_reason.is_none(),

@@ -2,12 +2,13 @@
 
 use backstitch_protocol::Problem;
 use backstitch_protocol::id::Name;
+use backstitch_protocol::measure::{self, Measure};
 use backstitch_protocol::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier};
 use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Failure, Result};
-use crate::privacy::Promise;
+use crate::privacy::{Band, Promise};
 
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,14 +74,59 @@ pub struct TaskDescriptor {
     pub period_days: u32,
     /// Fewest releases between two contributions of one device.
     pub min_separation: u32,
+    /// Releases in a row that share noise, at most `min_separation`; 1: every release has noise of its own.
+    #[serde(default = "alone")]
+    pub noise_band: u32,
+    /// What devices measure beside the update, in the same frame and at the same cost.
+    #[serde(default)]
+    pub measures: Vec<Measure>,
+    /// The share of devices whose update should be within the clip norm, in (0, 1): after each release the clip
+    /// norm moves that way. Needs the measure `within_clip`.
+    #[serde(default)]
+    pub clip_quantile: Option<f64>,
     /// ε of the promise for one device and period.
     pub epsilon: Epsilon,
     /// δ of the promise.
     pub delta: Delta,
+    /// Public examples on which every release is measured before it is promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<HeldOut>,
+    /// The least cosine, in [−1, 1), between a contribution and the gradient on the public examples; one below it
+    /// counts as zeros. Honest devices with unusual data are below 0 as well: look before you set it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosine_gate: Option<f64>,
+    /// How contributions become one update.
+    #[serde(default)]
+    pub aggregation: Aggregation,
     /// Factor on the mean update.
     pub server_learning_rate: f64,
     /// Share of the last step that is repeated, in [0, 1).
     pub server_momentum: f64,
+}
+
+/// How contributions become one update.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Aggregation {
+    /// The sum over the public goal: one contribution moves it by C at most.
+    #[default]
+    Mean,
+    /// The contribution that is nearest to most others (Blanchard et al. 2017).
+    Krum,
+    /// Coordinate by coordinate (Yin et al. 2018).
+    Median,
+    /// The mean without the extremes of each coordinate (Yin et al. 2018).
+    TrimmedMean,
+}
+
+/// Labelled examples, within the library. They are public: nobody's device has them alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldOut {
+    /// `.npy`, [n, …] without the batch dimension of the primary's input: f32, or u8 that stands for 0 to 1.
+    pub inputs: String,
+    /// `.npy`, n class numbers as i64.
+    pub targets: String,
 }
 
 impl LibraryDescriptor {
@@ -122,6 +168,59 @@ impl TaskDescriptor {
         }
     }
 
+    /// Values of a frame for this many parameters.
+    pub fn frame_values(&self, parameters: u32) -> u32 {
+        parameters.saturating_add(self.measures.len() as u32)
+    }
+
+    /// What the noise needs to be as promised.
+    fn check_noise(&self) -> Result<()> {
+        let task = &self.name;
+        let refused =
+            |what: String| Problem::new(Code::PrivacyInvalid, format!("task {task}: {what}"));
+        Band::new(self.noise_band)?;
+        measure::check(&self.measures)?;
+        if self.noise_band > self.min_separation.max(1) {
+            return Err(refused(format!(
+                "noise_band {} is more than min_separation {}: two contributions of one device would meet in a release",
+                self.noise_band, self.min_separation
+            ))
+            .with_hint("raise min_separation to noise_band, or lower noise_band"));
+        }
+        // They look at all contributions at once: the proof of the noise, which is about sums, does not hold for them.
+        if self.aggregation != Aggregation::Mean {
+            return Err(refused(format!(
+                "aggregation {:?} contradicts differential privacy, which every task has: one contribution can move it by more than the clip norm",
+                self.aggregation
+            ))
+            .with_hint("use mean; the norm bound, cosine_gate and evaluation keep attackers in bounds"));
+        }
+        if let Some(least) = self.cosine_gate {
+            if !(-1.0..1.0).contains(&least) {
+                return Err(refused(format!("cosine_gate {least} is not in [−1, 1)")));
+            }
+            if self.evaluation.is_none() {
+                return Err(refused("cosine_gate needs public examples to compare with".into())
+                    .with_hint("name their files in evaluation"));
+            }
+        }
+        let Some(quantile) = self.clip_quantile else { return Ok(()) };
+        if !(quantile > 0.0 && quantile < 1.0) {
+            return Err(refused(format!("clip_quantile {quantile} is not in (0, 1)")));
+        }
+        if !self.measures.iter().any(|m| m.kind == measure::Kind::WithinClip) {
+            return Err(refused("clip_quantile needs the measure within_clip".into())
+                .with_hint(r#"add {"kind": "within_clip", "share": 0.1} to measures"#));
+        }
+        if self.noise_band > 1 {
+            return Err(refused(
+                "clip_quantile moves the clip norm at every release, noise_band needs it to stay".into(),
+            )
+            .with_hint("find the clip norm in a few rounds with noise_band 1, then fix it and widen the band"));
+        }
+        Ok(())
+    }
+
     fn check(&self, patches: &[Name]) -> Result<()> {
         let task = &self.name;
         if self.patches.is_empty() || self.goal == 0 {
@@ -135,6 +234,7 @@ impl TaskDescriptor {
                 "task {task} trains `{stranger}`, which the library does not have"
             )));
         }
+        self.check_noise()?;
         let rate = self.server_learning_rate;
         if !(rate.is_finite() && rate > 0.0 && (0.0..1.0).contains(&self.server_momentum)) {
             return Err(invalid(format!(
@@ -144,6 +244,10 @@ impl TaskDescriptor {
         }
         self.promise().check()
     }
+}
+
+fn alone() -> u32 {
+    1
 }
 
 fn unique(what: &str, names: &[Name]) -> Result<()> {
@@ -164,7 +268,7 @@ mod tests {
     fn text() -> String {
         r#"{ "format": 1, "name": "toy", "title": "T", "description": "D", "modality": "image",
              "primary": { "file": "primary.onnx", "input": "x", "output": "y" }, "patches": ["style"],
-             "tasks": [ { "name": "style", "patches": ["style"], "goal": 8, "clip_norm": 1.0, "noise_multiplier": 2.39,
+             "tasks": [ { "name": "style", "patches": ["style"], "goal": 8, "clip_norm": 1.0, "noise_multiplier": 2.54,
                           "max_participations": 4, "period_days": 30, "min_separation": 1, "epsilon": 4.0, "delta": 1e-6,
                           "server_learning_rate": 1.0, "server_momentum": 0.5 } ] }"#
             .to_owned()
@@ -193,7 +297,16 @@ mod tests {
             ("\"max_participations\": 4", "\"max_participations\": 5"),
             ("\"server_momentum\": 0.5", "\"server_momentum\": 1.0"),
             ("\"title\"", "\"titel\""),
-            ("2.39", "0.0"),
+            ("2.54", "0.0"),
+            ("\"min_separation\": 1", "\"min_separation\": 2, \"noise_band\": 3"),
+            ("\"min_separation\": 1", "\"min_separation\": 1, \"noise_band\": 0"),
+            ("\"epsilon\"", "\"aggregation\": \"krum\", \"epsilon\""),
+            ("\"epsilon\"", "\"cosine_gate\": 0.0, \"epsilon\""),
+            ("\"epsilon\"", "\"clip_quantile\": 0.5, \"epsilon\""),
+            (
+                "\"epsilon\"",
+                "\"measures\": [{\"kind\": \"within_clip\", \"share\": 0.9}], \"epsilon\"",
+            ),
         ] {
             assert!(text().contains(from));
             assert!(

@@ -12,11 +12,12 @@ use backstitch_protocol::problem::Code;
 use sqlx::Row as _;
 
 use super::alias::{self, CANDIDATE, CHAMPION, Evidence};
-use super::descriptor::LibraryDescriptor;
+use super::descriptor::{HeldOut, LibraryDescriptor};
 use super::source::Source;
 use super::version::{self, PatchVersion};
 use crate::blob::Blobs;
 use crate::failure::{Failure, Result};
+use crate::round::Examples;
 use crate::store::{Connection, Store, commit};
 
 /// What an import did.
@@ -34,6 +35,8 @@ struct Checked {
     primary: Blob,
     samples: Option<Blob>,
     patches: Vec<PatchVersion>,
+    /// By task: the blobs of its held-out inputs and targets.
+    evaluations: BTreeMap<Name, [Digest; 2]>,
 }
 
 /// Reads, checks and stores a library. The work before the one transaction is repeatable.
@@ -77,11 +80,24 @@ async fn read(blobs: &Blobs, source: &Source, now: u64) -> Result<Checked> {
             ));
         }
     }
+    let mut evaluations = BTreeMap::new();
+    for task in &descriptor.tasks {
+        if let Some(files) = &task.evaluation {
+            evaluations.insert(task.name.clone(), read_held_out(blobs, source, files).await?);
+        }
+    }
     let samples = match &descriptor.samples {
         Some(path) => Some(put(blobs, source.read(path)?.into_owned()).await?),
         None => None,
     };
-    Ok(Checked { descriptor, primary, samples, patches })
+    Ok(Checked { descriptor, primary, samples, patches, evaluations })
+}
+
+/// Checks that a task's held-out examples can be read, and stores them.
+async fn read_held_out(blobs: &Blobs, source: &Source, files: &HeldOut) -> Result<[Digest; 2]> {
+    let (inputs, targets) = (source.read(&files.inputs)?, source.read(&files.targets)?);
+    Examples::read(&inputs, &targets)?;
+    Ok([blobs.put(inputs.into_owned()).await?, blobs.put(targets.into_owned()).await?])
 }
 
 /// The version that a patch's folder makes, and how many parameters it trains.
@@ -123,6 +139,7 @@ async fn read_patch(
         round: None,
         cohort: None,
         created_at: now,
+        evaluation: None,
     };
     Ok((version, count))
 }
@@ -156,10 +173,17 @@ async fn enter(connection: &mut Connection, checked: Checked, now: u64) -> Resul
     }
     for task in &checked.descriptor.tasks {
         let descriptor = serde_json::to_string(task).while_doing("writing a task")?;
-        sqlx::query("INSERT INTO tasks (library, task, descriptor, momentum) VALUES (?, ?, ?, x'') ON CONFLICT DO UPDATE SET descriptor = excluded.descriptor")
+        let evaluation = checked
+            .evaluations
+            .get(&task.name)
+            .map(serde_json::to_string)
+            .transpose()
+            .while_doing("writing a task")?;
+        sqlx::query("INSERT INTO tasks (library, task, descriptor, momentum, evaluation) VALUES (?, ?, ?, x'', ?) ON CONFLICT DO UPDATE SET evaluation = excluded.evaluation, clip_norm = CASE WHEN json_extract(descriptor, '$.clip_norm') = json_extract(excluded.descriptor, '$.clip_norm') THEN clip_norm END, descriptor = excluded.descriptor")
             .bind(library.as_str())
             .bind(task.name.as_str())
             .bind(descriptor)
+            .bind(evaluation)
             .execute(&mut *connection)
             .await
             .while_doing("writing a task")?;

@@ -7,10 +7,11 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use crate::failure::{Failure, Result, internal, not_found};
+use crate::round::Evaluation;
 use crate::store::Connection;
 
 /// One version of one patch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PatchVersion {
     /// The patch's name.
     pub patch: Name,
@@ -32,6 +33,8 @@ pub(crate) struct PatchVersion {
     pub cohort: Option<u32>,
     /// Seconds since 1970.
     pub created_at: u64,
+    /// What the release gate found.
+    pub evaluation: Option<Evaluation>,
 }
 
 /// Adds a version; its number must be the next one.
@@ -40,7 +43,13 @@ pub(crate) async fn insert(
     library: &Name,
     version: &PatchVersion,
 ) -> Result<()> {
-    sqlx::query("INSERT INTO patch_versions (library, patch, version, manifest_digest, manifest_bytes, graph_digest, graph_bytes, weights_digest, weights_bytes, identity, source, round, cohort, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+    let evaluation = version
+        .evaluation
+        .as_ref()
+        .map(serde_json::to_string)
+        .transpose()
+        .while_doing("writing a version")?;
+    sqlx::query("INSERT INTO patch_versions (library, patch, version, manifest_digest, manifest_bytes, graph_digest, graph_bytes, weights_digest, weights_bytes, identity, source, round, cohort, created_at, evaluation) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         .bind(library.as_str())
         .bind(version.patch.as_str())
         .bind(version.version)
@@ -55,6 +64,7 @@ pub(crate) async fn insert(
         .bind(version.round.map(|r| r as i64))
         .bind(version.cohort)
         .bind(version.created_at as i64)
+        .bind(evaluation)
         .execute(connection)
         .await
         .while_doing(format!("adding version {} of {}", version.version, version.patch))?;
@@ -122,5 +132,10 @@ fn read(row: &SqliteRow) -> Result<PatchVersion> {
         round: row.get::<Option<i64>, _>("round").map(|r| r as u64),
         cohort: row.get("cohort"),
         created_at: row.get::<i64, _>("created_at") as u64,
+        evaluation: row
+            .get::<Option<String>, _>("evaluation")
+            .map(|text| serde_json::from_str(&text))
+            .transpose()
+            .while_doing("reading a version")?,
     })
 }

@@ -1,7 +1,10 @@
 //! Federated rounds: one task of the runtime per federated task owns its state machine and commits in groups.
 
+mod gate;
 mod machine;
 mod optimiser;
+#[cfg(test)]
+mod sequences;
 pub mod state;
 mod terms;
 #[cfg(test)]
@@ -20,6 +23,8 @@ use backstitch_protocol::problem::Code;
 use sqlx::Row as _;
 use tokio::sync::{mpsc, oneshot};
 
+pub use gate::Evaluation;
+pub(crate) use gate::Examples;
 pub use machine::Accepted;
 use machine::{Machine, Posted};
 
@@ -52,6 +57,9 @@ struct Promotion {
     reason: String,
 }
 
+/// Refusals of an open round by code; its row keeps them with every counted contribution, and at the end.
+type Rejected = Arc<Mutex<BTreeMap<String, u64>>>;
+
 /// All tasks that run.
 pub struct Rounds {
     tasks: BTreeMap<TaskId, Arc<Handle>>,
@@ -61,8 +69,8 @@ pub struct Rounds {
 /// The way to one task's runner.
 struct Handle {
     commands: mpsc::Sender<Command>,
-    parameters: AtomicU32,
-    rejected: Mutex<BTreeMap<String, u64>>,
+    frame_values: AtomicU32,
+    rejected: Rejected,
     patches: Vec<Name>,
 }
 
@@ -76,16 +84,17 @@ impl Rounds {
         for id in all_tasks(&services.store).await? {
             let machine = Machine::open(services.clone(), id.clone()).await?;
             let (commands, inbox) = mpsc::channel(QUEUE);
+            let rejected: Rejected = Arc::new(Mutex::new(machine.round().rejected.clone()));
             let handle = Arc::new(Handle {
                 commands,
-                parameters: AtomicU32::new(machine.round().parameters),
-                rejected: Mutex::default(),
+                frame_values: AtomicU32::new(machine.round().frame_values()),
+                rejected: Arc::clone(&rejected),
                 patches: machine.round().terms.patches.clone(),
             });
             runners.spawn(run(
                 machine,
                 inbox,
-                Arc::downgrade(&handle),
+                (Arc::downgrade(&handle), rejected),
                 services.clone(),
                 id.clone(),
             ));
@@ -94,15 +103,16 @@ impl Rounds {
         Ok(Self { tasks, services: services.clone() })
     }
 
-    /// The parameters of a task's open round: they fix the length of a frame.
-    pub fn parameters(&self, task: &TaskId) -> Result<u32> {
-        Ok(self.handle(task)?.parameters.load(Ordering::Acquire))
+    /// The values of a frame of a task's open round: they fix its length.
+    pub fn frame_values(&self, task: &TaskId) -> Result<u32> {
+        Ok(self.handle(task)?.frame_values.load(Ordering::Acquire))
     }
 
     /// Counts a contribution; when this returns, the contribution is on the disk.
     pub async fn contribute(&self, task: &TaskId, frame: &[u8]) -> Result<Accepted> {
         let handle = self.handle(task)?;
-        let contribution = Contribution::decode(frame, handle.parameters.load(Ordering::Acquire))?;
+        let contribution =
+            Contribution::decode(frame, handle.frame_values.load(Ordering::Acquire))?;
         let posted = Posted { contribution, digest: Digest::of(frame) };
         let (reply, answer) = oneshot::channel();
         handle.commands.try_send(Command::Contribute(posted, reply)).map_err(|_| {
@@ -217,13 +227,13 @@ async fn all_tasks(store: &Store) -> Result<Vec<TaskId>> {
 async fn run(
     mut machine: Machine,
     mut inbox: mpsc::Receiver<Command>,
-    handle: std::sync::Weak<Handle>,
+    (handle, rejected): (std::sync::Weak<Handle>, Rejected),
     services: Services,
     id: TaskId,
 ) {
     let mut told: Option<Problem> = None;
     loop {
-        let settled = settle(&mut machine, &handle, &services, &id).await.err();
+        let settled = settle(&mut machine, &handle, &rejected, &services, &id).await.err();
         let waits = settled.is_some();
         // Attempts repeat; the same refusal is said once.
         if let Some(problem) = settled.as_ref().filter(|problem| told.as_ref() != Some(problem)) {
@@ -240,10 +250,25 @@ async fn run(
         tokio::select! {
             () = retry => {}
             command = inbox.recv() => match command {
-                Some(command) => serve(&mut machine, command, &mut inbox, &services).await,
-                None => return,
+                Some(command) => {
+                    remember(&mut machine, &rejected);
+                    serve(&mut machine, command, &mut inbox, &services).await;
+                }
+                None => {
+                    remember(&mut machine, &rejected);
+                    if let Err(problem) = machine.keep_rejected().await {
+                        tracing::warn!(task = %id, %problem, "the counts of refusals are lost");
+                    }
+                    return;
+                }
             },
         }
+    }
+}
+
+fn remember(machine: &mut Machine, rejected: &Rejected) {
+    if let Ok(rejected) = rejected.lock() {
+        machine.remember_rejected(rejected.clone());
     }
 }
 
@@ -251,16 +276,15 @@ async fn run(
 async fn settle(
     machine: &mut Machine,
     handle: &std::sync::Weak<Handle>,
+    rejected: &Rejected,
     services: &Services,
     id: &TaskId,
 ) -> Result<()> {
     let before = machine.round().number;
     let mut result = Ok(true);
     let mut moved = false;
-    if let Some(handle) = handle.upgrade().filter(|_| machine.round().phase > state::Phase::Open)
-        && let Ok(rejected) = handle.rejected.lock()
-    {
-        machine.remember_rejected(rejected.clone());
+    if machine.round().phase > state::Phase::Open {
+        remember(machine, rejected);
     }
     while let Ok(true) = result {
         if machine.round().phase == state::Phase::Noised {
@@ -270,12 +294,12 @@ async fn settle(
         moved |= matches!(result, Ok(true));
     }
     if let Some(handle) = handle.upgrade() {
-        handle.parameters.store(machine.round().parameters, Ordering::Release);
-        if machine.round().number != before
-            && let Ok(mut rejected) = handle.rejected.lock()
-        {
-            rejected.clear();
-        }
+        handle.frame_values.store(machine.round().frame_values(), Ordering::Release);
+    }
+    if machine.round().number != before
+        && let Ok(mut rejected) = rejected.lock()
+    {
+        rejected.clear();
     }
     if moved {
         services.catalogs.issue(&id.library).await?;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use backstitch_onnx::Digest;
 use backstitch_protocol::Problem;
+use backstitch_protocol::measure;
 use backstitch_protocol::problem::Code;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
@@ -45,6 +46,17 @@ impl Phase {
     }
 }
 
+/// A noised mean over the devices of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Of what.
+    pub kind: measure::Kind,
+    /// In [−1, 1].
+    pub value: f64,
+    /// The standard deviation that the noise gives it; more than 1 says that the value says nothing.
+    pub deviation: f64,
+}
+
 /// One round of one task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Round {
@@ -68,6 +80,8 @@ pub struct Round {
     pub versions: Option<Vec<u32>>,
     /// L2 norm of the noised mean update.
     pub update_norm: Option<f64>,
+    /// What the release measured.
+    pub measured: Vec<Measured>,
     /// Seconds since 1970.
     pub opened_at: u64,
     /// Seconds since 1970.
@@ -77,12 +91,24 @@ pub struct Round {
 impl Round {
     /// What the ledger calls its release.
     pub(crate) fn release(&self, task: &TaskId) -> Release {
-        Release { task: task.clone(), round: self.number, goal: self.terms.goal }
+        Release {
+            task: task.clone(),
+            round: self.number,
+            goal: self.terms.goal,
+            noise_band: self.terms.noise_band,
+            clip_norm: self.terms.clip_norm,
+            measures: self.terms.measures.clone(),
+        }
+    }
+
+    /// Values of a frame of this round.
+    pub fn frame_values(&self) -> u32 {
+        self.terms.frame_values(self.parameters)
     }
 }
 
 /// Everything but sum and noised result, which are large.
-const COLUMNS: &str = "SELECT round, phase, base, base_versions, parameters, terms, contributions, rejected, versions, update_norm, opened_at, released_at FROM rounds WHERE library = ? AND task = ? ORDER BY round DESC LIMIT ?";
+const COLUMNS: &str = "SELECT round, phase, base, base_versions, parameters, terms, contributions, rejected, versions, update_norm, measured, opened_at, released_at FROM rounds WHERE library = ? AND task = ? ORDER BY round DESC LIMIT ?";
 
 /// The newest rounds, newest first.
 pub(crate) async fn history(
@@ -165,7 +191,7 @@ pub(crate) async fn update(
     from: Phase,
     round: &Round,
 ) -> Result<()> {
-    let done = sqlx::query("UPDATE rounds SET phase = ?, base = ?, base_versions = ?, parameters = ?, contributions = ?, rejected = ?, versions = ?, update_norm = ?, released_at = ? WHERE library = ? AND task = ? AND round = ? AND phase = ?")
+    let done = sqlx::query("UPDATE rounds SET phase = ?, base = ?, base_versions = ?, parameters = ?, contributions = ?, rejected = ?, versions = ?, update_norm = ?, measured = ?, released_at = ? WHERE library = ? AND task = ? AND round = ? AND phase = ?")
         .bind(round.phase.as_str())
         .bind(round.base.to_string())
         .bind(json(&round.base_versions)?)
@@ -174,6 +200,7 @@ pub(crate) async fn update(
         .bind(json(&round.rejected)?)
         .bind(round.versions.as_ref().map(json).transpose()?)
         .bind(round.update_norm)
+        .bind(json(&round.measured)?)
         .bind(round.released_at.map(|at| at as i64))
         .bind(task.library.as_str())
         .bind(task.name.as_str())
@@ -313,6 +340,12 @@ fn read(row: &SqliteRow) -> Result<Round> {
             .transpose()
             .while_doing("reading a round")?,
         update_norm: row.get("update_norm"),
+        measured: row
+            .get::<Option<String>, _>("measured")
+            .map(|m| serde_json::from_str(&m))
+            .transpose()
+            .while_doing("reading a round")?
+            .unwrap_or_default(),
         opened_at: row.get::<i64, _>("opened_at") as u64,
         released_at: row.get::<Option<i64>, _>("released_at").map(|at| at as u64),
     })

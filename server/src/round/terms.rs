@@ -4,9 +4,14 @@ use backstitch_onnx::Digest;
 use backstitch_onnx::patch::Patch;
 use backstitch_protocol::Problem;
 use backstitch_protocol::contribution::MAX_PARAMETERS;
+use backstitch_protocol::measure;
+use backstitch_protocol::privacy::ClipNorm;
 use backstitch_protocol::problem::Code;
 
+use sqlx::Row as _;
+
 use super::optimiser::Optimiser;
+use super::state::Measured;
 use crate::blob::Blobs;
 use crate::failure::{Failure, Result, internal, not_found};
 use crate::registry::TaskDescriptor;
@@ -20,15 +25,52 @@ pub(crate) async fn descriptor(
     connection: &mut Connection,
     task: &TaskId,
 ) -> Result<TaskDescriptor> {
-    let text: Option<String> =
-        sqlx::query_scalar("SELECT descriptor FROM tasks WHERE library = ? AND task = ?")
-            .bind(task.library.as_str())
-            .bind(task.name.as_str())
-            .fetch_optional(connection)
-            .await
-            .while_doing("reading a task")?;
-    let text = text.ok_or_else(|| not_found(format!("task {task}")))?;
-    serde_json::from_str(&text).while_doing("reading a task")
+    let row = sqlx::query("SELECT descriptor, clip_norm FROM tasks WHERE library = ? AND task = ?")
+        .bind(task.library.as_str())
+        .bind(task.name.as_str())
+        .fetch_optional(connection)
+        .await
+        .while_doing("reading a task")?
+        .ok_or_else(|| not_found(format!("task {task}")))?;
+    let mut terms: TaskDescriptor =
+        serde_json::from_str(&row.get::<String, _>("descriptor")).while_doing("reading a task")?;
+    let found: Option<f64> = row.get("clip_norm");
+    if let Some(found) = found.filter(|_| terms.clip_quantile.is_some()) {
+        terms.clip_norm = ClipNorm::new(found)?;
+    }
+    Ok(terms)
+}
+
+/// By how much one release moves the clip norm at most: e^±0.2 (Andrew et al. 2021, section 2).
+const CLIP_RATE: f64 = 0.2;
+
+/// The clip norm after a release that measured this, `None` where it stays: C ← C·exp(−η(b̄ − γ)), with b̄ the noised
+/// share of devices within C and γ the wanted one.
+pub(crate) fn next_clip_norm(
+    terms: &TaskDescriptor,
+    measured: &[Measured],
+) -> Result<Option<ClipNorm>> {
+    let within = measured.iter().find(|m| m.kind == measure::Kind::WithinClip);
+    let (Some(quantile), Some(within)) = (terms.clip_quantile, within) else { return Ok(None) };
+    let share = (within.value + 1.0) / 2.0;
+    let factor = (-CLIP_RATE * (share - quantile)).exp();
+    Ok(Some(ClipNorm::new(terms.clip_norm.value() * factor)?))
+}
+
+/// Keeps the clip norm for the rounds to come.
+pub(crate) async fn set_clip_norm(
+    connection: &mut Connection,
+    task: &TaskId,
+    clip_norm: ClipNorm,
+) -> Result<()> {
+    sqlx::query("UPDATE tasks SET clip_norm = ? WHERE library = ? AND task = ?")
+        .bind(clip_norm.value())
+        .bind(task.library.as_str())
+        .bind(task.name.as_str())
+        .execute(connection)
+        .await
+        .while_doing("writing the clip norm")?;
+    Ok(())
 }
 
 /// The champion of each of the task's patches, with its number.

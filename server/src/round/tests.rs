@@ -17,12 +17,23 @@ use crate::services::Services;
 use crate::task::TaskId;
 use crate::tests::{Hands, PARAMETERS, config, frame, write_library};
 
-fn task() -> TaskId {
+pub(super) fn task() -> TaskId {
     "toy.style".parse().unwrap()
 }
 
-async fn services(folder: &Path, goal: u32, hands: &Hands) -> Services {
+pub(super) async fn services(folder: &Path, goal: u32, hands: &Hands) -> Services {
+    services_of(folder, goal, hands, |_| {}).await
+}
+
+/// The same with another library.json.
+async fn services_of(
+    folder: &Path,
+    goal: u32,
+    hands: &Hands,
+    edit: impl Fn(&mut serde_json::Value),
+) -> Services {
     let config = config(folder, goal);
+    write_library(Path::new(&config.libraries[0]), goal, edit);
     std::fs::create_dir_all(&config.data).unwrap();
     let services = crate::server::services(&config, hands.clock()).await.unwrap();
     let source = Source::parse(&config.libraries[0]).unwrap();
@@ -31,18 +42,18 @@ async fn services(folder: &Path, goal: u32, hands: &Hands) -> Services {
     services
 }
 
-async fn machine(services: &Services) -> Machine {
+pub(super) async fn machine(services: &Services) -> Machine {
     Machine::open(services.clone(), task()).await.unwrap()
 }
 
-fn posted(bytes: &[u8]) -> Posted {
+pub(super) fn posted(bytes: &[u8]) -> Posted {
     Posted {
         contribution: Contribution::decode(bytes, PARAMETERS).unwrap(),
         digest: Digest::of(bytes),
     }
 }
 
-fn one_hot(index: usize) -> [f32; 8] {
+pub(super) fn one_hot(index: usize) -> [f32; 8] {
     std::array::from_fn(|i| if i == index { 1.0 } else { 0.0 })
 }
 
@@ -237,6 +248,208 @@ async fn a_lost_reservation_is_debited_again_and_refused_where_that_is_too_much(
     hands.forward_days(31);
     while running.advance().await.unwrap() {}
     assert_eq!(running.round().number, 2);
+}
+
+/// The places in their blocks that the releases of the task had, oldest first.
+async fn block_positions(services: &Services) -> Vec<u64> {
+    let records = services.ledger.newest(1000).await.unwrap();
+    let noised = records.iter().rev().filter(|(record, _)| record.kind == Kind::Noise);
+    noised
+        .map(|(record, _)| {
+            let detail: serde_json::Value = serde_json::from_str(&record.detail).unwrap();
+            detail["block_position"].as_u64().unwrap()
+        })
+        .collect()
+}
+
+async fn release_next(running: &mut Machine, hands: &Hands) {
+    hands.forward_days(31);
+    let round = running.round().number;
+    fill(running, 1000 * round).await;
+    while running.advance().await.unwrap() {}
+    assert_eq!(running.round().number, round + 1);
+}
+
+#[tokio::test]
+async fn a_block_is_read_once_and_ends_with_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::default();
+    let services = services_of(folder.path(), 2, &hands, |library| {
+        library["tasks"][0]["noise_band"] = 3.into();
+        library["tasks"][0]["min_separation"] = 3.into();
+    })
+    .await;
+    let mut running = machine(&services).await;
+    for _ in 0..4 {
+        release_next(&mut running, &hands).await;
+    }
+    assert_eq!(block_positions(&services).await, [0, 1, 2, 3]);
+    // Nothing of it is on the disk, so a restart begins anew.
+    running = machine(&services).await;
+    release_next(&mut running, &hands).await;
+    release_next(&mut running, &hands).await;
+    assert_eq!(block_positions(&services).await, [0, 1, 2, 3, 0, 1]);
+    // The noise is drawn, and cannot be stored: the block that it read is not read again.
+    hands.forward_days(31);
+    fill(&mut running, 7_000).await;
+    running.advance().await.unwrap();
+    assert_eq!(running.round().phase, Phase::Reserved);
+    let set = async |phase: &str| {
+        let mut writing = services.store.write().await.unwrap();
+        sqlx::query("UPDATE rounds SET phase = ? WHERE round = 7")
+            .bind(phase)
+            .execute(&mut *writing)
+            .await
+            .unwrap();
+        crate::store::commit(writing).await.unwrap();
+    };
+    set("full").await;
+    assert!(running.advance().await.unwrap_err().is(Code::Conflict));
+    set("reserved").await;
+    while running.advance().await.unwrap() {}
+    assert_eq!(block_positions(&services).await, [0, 1, 2, 3, 0, 1, 0]);
+    services.ledger.verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_measured_quantile_moves_the_clip_norm_within_the_same_debit() {
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::default();
+    let services = services_of(folder.path(), 2, &hands, |library| {
+        let task = &mut library["tasks"][0];
+        task["measures"] = serde_json::json!([{ "kind": "within_clip", "share": 0.1 }]);
+        task["clip_quantile"] = 0.5.into();
+        // Hardly any noise: what is tested is which way it moves.
+        task["noise_multiplier"] = 0.02.into();
+        task["epsilon"] = 100_000.0.into();
+    })
+    .await;
+    let mut running = machine(&services).await;
+    let clip_norm = |running: &Machine| running.round().terms.clip_norm.value();
+    assert_eq!((clip_norm(&running), running.round().frame_values()), (1.0, 9));
+    for (within, expected) in [(1.0, (-0.1f64).exp()), (-1.0, 1.0)] {
+        for device in 0..2 {
+            let round = running.round();
+            let task = backstitch_protocol::id::Name::new("style").unwrap();
+            let measured = [(round.terms.measures[0], within)];
+            let delta = backstitch_protocol::delta::Delta::between(&[0.0; 8], &one_hot(1)).unwrap();
+            let clipped = delta.clip_with(round.terms.clip_norm, &measured).unwrap();
+            let secret = [10 * round.number as u8 + device; 32];
+            let nullifier =
+                backstitch_protocol::contribution::Nullifier::derive(&secret, &task, round.number);
+            let contribution = Contribution::new(round.base, nullifier, clipped);
+            let digest = Digest::of(&contribution.encode());
+            running.accept(&[Posted { contribution, digest }]).await.unwrap()[0].clone().unwrap();
+        }
+        while running.advance().await.unwrap() {}
+        assert!((clip_norm(&running) - expected).abs() < 0.02, "{}", clip_norm(&running));
+    }
+    let mut reading = services.store.read().await.unwrap();
+    let rounds = state::history(&mut reading, &task(), 9).await.unwrap();
+    assert!((rounds[2].measured[0].value - 1.0).abs() < 0.2, "{:?}", rounds[2].measured);
+    let records = services.ledger.newest(9).await.unwrap();
+    let debits: Vec<_> =
+        records.iter().filter(|(r, _)| r.kind == Kind::Reserve).map(|(r, _)| r.rho).collect();
+    assert_eq!(debits, [rounds[1].terms.promise().cost(); 2], "one debit pays for all of a frame");
+}
+
+/// Writes held-out examples beside the library: inputs [n, 4] whose class is told by the one feature that is not 0.
+fn held_out(folder: &Path, library: &mut serde_json::Value) {
+    use npyz::WriterBuilder as _;
+    // Feature 2 speaks for two classes alike. The others' class is what the toy primary answers: their row's largest.
+    let features: Vec<usize> = (0..60).map(|example| [0, 1, 3][example % 3]).collect();
+    let one = |feature: &usize| {
+        (0..4).map(move |i| if i == *feature { 1.0f32 } else { 0.0 }).collect::<Vec<_>>()
+    };
+    macro_rules! write {
+        ($name:literal, $shape:expr, $values:expr) => {{
+            let mut bytes = Vec::new();
+            let mut writer = npyz::WriteOptions::new()
+                .default_dtype()
+                .shape($shape)
+                .writer(&mut bytes)
+                .begin_nd()
+                .unwrap();
+            writer.extend($values).unwrap();
+            writer.finish().unwrap();
+            std::fs::write(folder.join($name), bytes).unwrap();
+        }};
+    }
+    write!("inputs.npy", &[60, 4], features.iter().flat_map(one));
+    write!("targets.npy", &[60], features.iter().map(|feature| [2i64, 2, 0, 0][*feature]));
+    let task = &mut library["tasks"][0];
+    task["evaluation"] = serde_json::json!({ "inputs": "inputs.npy", "targets": "targets.npy" });
+    // Hardly any noise: what is tested is what the gate does.
+    task["noise_multiplier"] = 0.01.into();
+    task["epsilon"] = 1e8.into();
+    task["server_learning_rate"] = 4.0.into();
+}
+
+/// An update that turns the scales of all features around: bias 0, scale from 1 to −1 and below.
+const UPSIDE_DOWN: [f32; 8] = [0.0, 0.0, 0.0, 0.0, -0.5, -0.5, -0.5, -0.5];
+
+#[tokio::test]
+async fn a_worse_candidate_is_held_back_and_a_good_one_promoted() {
+    use crate::registry::{alias, version};
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::default();
+    let library = folder.path().join("library");
+    let services =
+        services_of(folder.path(), 2, &hands, |descriptor| held_out(&library, descriptor)).await;
+    let mut running = machine(&services).await;
+    let base = running.round().base;
+    for device in 0..2 {
+        post(&mut running, device, &UPSIDE_DOWN).await.unwrap();
+    }
+    while running.advance().await.unwrap() {}
+    assert_eq!((running.round().number, running.round().base), (2, base), "the champion stays");
+    let (toy, style) = (task().library, backstitch_protocol::id::Name::new("style").unwrap());
+    let mut reading = services.store.read().await.unwrap();
+    let bad = version::find(&mut reading, &toy, &style, 2).await.unwrap().evaluation.unwrap();
+    assert!(!bad.passed && bad.base == 1.0 && bad.patched < 0.6, "{bad:?}");
+    assert_eq!(alias::find(&mut reading, &toy, &style, alias::CHAMPION).await.unwrap(), Some(1));
+    drop(reading);
+    let records = services.ledger.newest(9).await.unwrap();
+    assert!(records[0].0.detail.contains("\"promoted\":false"), "{}", records[0].0.detail);
+    assert_eq!(
+        records.iter().filter(|(r, _)| r.kind == Kind::Reserve).count(),
+        1,
+        "the debit stands"
+    );
+    hands.forward_days(31);
+    for device in 10..12 {
+        post(&mut running, device, &[0.0, 0.0, 0.0, 0.0, 0.1, 0.1, 0.1, 0.1]).await.unwrap();
+    }
+    while running.advance().await.unwrap() {}
+    assert_eq!(running.round().base_versions, [3]);
+    let mut reading = services.store.read().await.unwrap();
+    let good = version::find(&mut reading, &toy, &style, 3).await.unwrap().evaluation.unwrap();
+    assert!(good.passed && good.patched == 1.0, "{good:?}");
+}
+
+#[tokio::test]
+async fn what_goes_against_the_root_gradient_counts_as_zeros() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("library");
+    let services = services_of(folder.path(), 3, &Hands::default(), |descriptor| {
+        held_out(&library, descriptor);
+        descriptor["tasks"][0]["cosine_gate"] = 0.0.into();
+    })
+    .await;
+    let mut running = machine(&services).await;
+    let up = UPSIDE_DOWN.map(|v| -v);
+    // More of a right feature lowers the loss, less of it raises it.
+    assert!(post(&mut running, 1, &UPSIDE_DOWN).await.is_ok(), "its sender is not told");
+    let sum = async || {
+        let mut reading = services.store.read().await.unwrap();
+        let (sum, _) = state::vectors(&mut reading, &task(), 1).await.unwrap();
+        sum.unwrap()
+    };
+    assert!(sum().await.iter().all(|byte| *byte == 0), "counted as zeros");
+    assert_eq!(running.round().contributions, 1, "but counted");
+    post(&mut running, 2, &up).await.unwrap();
+    assert!(sum().await.iter().any(|byte| *byte != 0));
+    assert_eq!(running.round().contributions, 2);
 }
 
 #[tokio::test]

@@ -227,9 +227,11 @@ impl<P: Port> Client<P> {
             Descent::start(trainer.clone(), material.training.clone(), base.clone(), pace)?;
         let trained = self.descend(descent, None, &|_| {}, &|| false).await?;
         let version = |v: &&Arc<Version>| PatchVersion { name: v.name.clone(), version: v.number };
+        let comparison = Comparison::of(&trainer, &material.judging, &base, &trained.weights)?;
+        let accuracy = (comparison.before.accuracy, comparison.after.accuracy);
         Ok(Draft {
-            prepared: prepare(task, device.secret(), &base, &trained.weights)?,
-            comparison: Comparison::of(&trainer, &material.judging, &base, &trained.weights)?,
+            prepared: prepare(task, device.secret(), &base, &trained.weights, accuracy)?,
+            comparison,
             patches: bases.iter().map(version).collect(),
             material,
         })

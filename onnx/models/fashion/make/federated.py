@@ -23,7 +23,7 @@ class Settings:
     batch: int = 16
     server_learning_rate: float = 1.0
     server_momentum: float = 0.0
-    noise_multiplier: float = 2.39
+    noise_multiplier: float = 2.54
     rounds: int = 16
 
 

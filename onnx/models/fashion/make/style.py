@@ -24,7 +24,7 @@ STRAIGHT_SHARE = 0.25
 CLIENTS = 400
 LABEL_CONCENTRATION = 0.5
 EPSILON, DELTA, PARTICIPATIONS = 4.0, 1e-6, 4
-SETTINGS = Settings(clip_norm=0.5, learning_rate=0.3, epochs=2, server_learning_rate=1.0, server_momentum=0.0, noise_multiplier=2.39, rounds=16)
+SETTINGS = Settings(clip_norm=0.5, learning_rate=0.3, epochs=2, server_learning_rate=1.0, server_momentum=0.0, noise_multiplier=2.54, rounds=16)
 PERSONAL_USERS = 12
 TRAINABLE = ["bridge.weight", "bridge.bias"]
 
@@ -131,10 +131,16 @@ class Style:
         return rows
 
 
-def privacy_delta(epsilon, mu):
-    """delta of mu-Gaussian differential privacy at epsilon (Dong, Roth, Su 2019, corollary 2.13)."""
-    phi = lambda x: 0.5 * math.erfc(-x / math.sqrt(2))
-    return phi(-epsilon / mu + mu / 2) - math.exp(epsilon) * phi(-epsilon / mu - mu / 2)
+def privacy_delta(epsilon, rho):
+    """A delta for which every rho-zCDP mechanism is (epsilon, delta)-DP (Canonne, Kamath, Steinke 2020, corollary 13)."""
+    low, high = 1.01, (epsilon + 1) / (2 * rho) + 2
+    for _ in range(200):
+        alpha = (low + high) / 2
+        if (2 * alpha - 1) * rho - epsilon + math.log1p(-1 / alpha) < 0:
+            low = alpha
+        else:
+            high = alpha
+    return math.exp((high - 1) * (high * rho - epsilon) + high * math.log1p(-1 / high)) / (high - 1)
 
 
 def noise_multiplier(epsilon, delta, participations):
@@ -142,7 +148,7 @@ def noise_multiplier(epsilon, delta, participations):
     low, high = 1e-3, 1e5
     for _ in range(200):
         middle = math.sqrt(low * high)
-        if privacy_delta(epsilon, math.sqrt(participations) / middle) > delta:
+        if privacy_delta(epsilon, participations / (2 * middle**2)) > delta:
             low = middle
         else:
             high = middle

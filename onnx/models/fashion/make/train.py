@@ -18,6 +18,7 @@ import torch
 import denoiser
 import golden
 import graphs
+import held_out
 import measures
 import primary as primary_model
 import selection
@@ -188,6 +189,7 @@ def write_library():
             "name": "personal-style", "patches": ["personal-style"], "goal": 64, "clip_norm": settings.clip_norm,
             "noise_multiplier": settings.noise_multiplier, "max_participations": style.PARTICIPATIONS, "period_days": 30, "min_separation": 1,
             "epsilon": style.EPSILON, "delta": style.DELTA,
+            "evaluation": {"inputs": "data/held-out-inputs.npy", "targets": "data/held-out-targets.npy"},
             "server_learning_rate": settings.server_learning_rate, "server_momentum": settings.server_momentum,
         }],
         "samples": "data/samples.json",
@@ -201,6 +203,7 @@ def write_data(data, frozen):
         shutil.copyfile(data.folder / f"t10k-{part}-ubyte.gz", folder / f"test-{part}-ubyte.gz")
     write_idx(folder / "pool-images-idx3-ubyte.gz", data.pool_bytes)
     write_idx(folder / "pool-labels-idx1-ubyte.gz", data.pool_label_bytes)
+    held_out.write(data, folder)
     probabilities = torch.softmax(frozen.batched(data.test[0]), 1).numpy()
     write_json(folder / "samples.json", golden.samples(data.test_bytes, data.test_label_bytes, probabilities))
 

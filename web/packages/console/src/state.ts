@@ -47,7 +47,8 @@ export interface VersionState {
   source: string;
   round?: number | null;
   cohort?: number | null;
-  evaluation?: { metric: string; base: number; patched: number; n: number } | null;
+  /** What the release gate found on public held-out data: the champion's and this version's share of right answers. */
+  evaluation?: { metric: string; base: number; patched: number; n: number; passed?: boolean } | null;
 }
 
 export interface TaskState {
@@ -66,7 +67,17 @@ export interface TaskState {
   delta: number;
   spent_rho: number;
   spent_epsilon: number;
+  /** By the bound that budgets are held to. */
+  spent_epsilon_bound: number;
+  /** Since the first release, of the worst-placed device. */
+  cumulative_rho: number;
+  cumulative_epsilon: number;
   next_release_rho: number;
+  /** Of the worst-placed device after one more release. */
+  next_release_epsilon: number;
+  refused_because: string | null;
+  min_separation: number;
+  noise_band: number;
   budget_rho: number;
   budget_epsilon: number;
   rounds: RoundState[];
@@ -81,6 +92,8 @@ export interface RoundState {
   rejected: Record<string, number>;
   version: number | null;
   update_norm: number | null;
+  /** Noised means over the devices, in −1 to 1, with the deviation that the noise gives them. */
+  measured: { kind: string; value: number; deviation: number }[];
 }
 
 export interface ExperimentState {

@@ -66,10 +66,16 @@ export class Ledger extends ConsoleElement {
     return html`<p>
         <strong>${task.name}</strong>: the worst-placed device has spent ε ${task.spent_epsilon.toFixed(2)} of
         ${task.budget_epsilon.toFixed(2)} in the last ${task.period_days} days
-        <span class="muted num">(ρ ${task.spent_rho.toFixed(4)} of ${task.budget_rho.toFixed(4)})</span>. The
-        next release costs each device in it ρ ${task.next_release_rho.toFixed(4)}; nobody is in more than
-        ${task.max_participations} of them in that time.
+        <span class="muted num"
+          >(ρ ${task.spent_rho.toFixed(4)} of ${task.budget_rho.toFixed(4)}; by the bound that the budget is
+          held to, ε ${task.spent_epsilon_bound.toFixed(2)})</span
+        >, and since the start at most ε ${task.cumulative_epsilon.toFixed(2)}
+        <span class="muted num">(ρ ${task.cumulative_rho.toFixed(4)})</span>. The next release costs each
+        device in it ρ ${task.next_release_rho.toFixed(4)} and takes the worst-placed to ε
+        ${task.next_release_epsilon.toFixed(2)}; nobody is in more than ${task.max_participations} of them in
+        that time${task.noise_band > 1 ? `, and ${task.noise_band} releases in a row share noise` : ""}.
       </p>
+      ${task.refused_because ? html`<p class="problem">The next release is refused: ${task.refused_because}.</p>` : ""}
       <bs-plot
         .series=${SERIES}
         .data=${[[0, ...own.map((_, index) => index + 1)], [0, ...own.map(({ cumulative_rho }) => cumulative_rho)], [0, ...own].map(() => task.budget_rho)]}

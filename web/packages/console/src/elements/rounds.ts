@@ -109,6 +109,9 @@ export class Rounds extends ConsoleElement {
               <th class="right">Accepted</th>
               <th>Rejected</th>
               <th class="right" title="L2 norm of the published change, noise included">Change</th>
+              <th title="Means over the round's devices, −1 to 1, under the same noise as the change">
+                Measured
+              </th>
               <th class="right">Became</th>
             </tr>
           </thead>
@@ -136,6 +139,9 @@ function row(round: RoundState) {
     </td>
     <td class="right">
       ${round.update_norm === null || round.update_norm === undefined ? "–" : round.update_norm.toFixed(3)}
+    </td>
+    <td class="num">
+      ${round.measured?.length ? round.measured.map(({ kind, value, deviation }) => html`<span>${kind} ${value.toFixed(2)} ± ${deviation.toFixed(2)}</span> `) : "–"}
     </td>
     <td class="right">${round.version ? `v${round.version}` : "–"}</td>
   </tr>`;

@@ -139,7 +139,7 @@ export class VersionsTable extends ConsoleElement {
             ? html`${evaluation.metric} ${percent(evaluation.base, 1)} → ${percent(evaluation.patched, 1)}
                 <span class="muted"
                   >(${points(evaluation.patched - evaluation.base)}, n ${count(evaluation.n)})</span
-                >`
+                >${evaluation.passed === false ? html` <span class="chip bad">held back</span>` : ""}`
             : html`<span class="muted">not measured</span>`
         }
       </td>

@@ -4,23 +4,26 @@
 //! any two of them is what a crash is. What is in memory can be read back from the store at any time, but for
 //! the reservation: a restart that finds none gives the debit up for lost and debits again.
 
+mod publish;
+
+use std::sync::Arc;
+
 use backstitch_onnx::Digest;
 use backstitch_onnx::patch::Patch;
 use backstitch_protocol::Problem;
-use backstitch_protocol::catalog::Blob;
 use backstitch_protocol::contribution::Contribution;
 use backstitch_protocol::id::Name;
 use backstitch_protocol::problem::Code;
 use serde::Serialize;
 
-use super::optimiser::{self, Optimiser};
+use super::gate::{self, Gate};
 use super::state::{self, Phase, Round};
 use super::terms;
 use crate::aggregate::Aggregate;
-use crate::failure::{Result, internal};
-use crate::privacy::{self, Kind, Reservation};
+use crate::failure::{Failure as _, Result, internal};
+use crate::privacy::{self, Block, Kind, Reservation};
 use crate::registry::alias::{self, CHAMPION, Evidence};
-use crate::registry::version::{self, PatchVersion};
+use crate::registry::version;
 use crate::services::Services;
 use crate::store::{Connection, commit};
 use crate::task::TaskId;
@@ -52,6 +55,10 @@ pub(crate) struct Machine {
     patches: Vec<Patch>,
     aggregate: Aggregate,
     reservation: Option<Reservation>,
+    /// What correlated noise needs of the last releases; gone with the process.
+    block: Block,
+    /// The root gradient of a base, for the cosine gate.
+    root: Option<(Digest, Arc<[f32]>)>,
 }
 
 impl Machine {
@@ -72,10 +79,18 @@ impl Machine {
         commit(writing).await?;
         let aggregate = match sum {
             Some(bytes) => Aggregate::from_bytes(&bytes, round.contributions)?,
-            None => Aggregate::new(round.parameters),
+            None => Aggregate::new(round.frame_values()),
         };
-        let mut machine =
-            Self { services, task, round, patches: Vec::new(), aggregate, reservation: None };
+        let mut machine = Self {
+            services,
+            task,
+            round,
+            patches: Vec::new(),
+            aggregate,
+            reservation: None,
+            block: Block::default(),
+            root: None,
+        };
         machine.load_patches().await?;
         machine.follow_champions().await?;
         Ok(machine)
@@ -84,6 +99,7 @@ impl Machine {
     /// Counts contributions, each at most once, all in one transaction. A sum that has its goal takes no more.
     pub(crate) async fn accept(&mut self, batch: &[Posted]) -> Result<Vec<Result<Accepted>>> {
         let now = self.services.clock.now();
+        let root = self.root().await?;
         let mut writing = self.services.store.write().await?;
         let closed = state::closed(&mut writing, &self.task, &self.round, now).await?;
         let mut aggregate = self.aggregate.clone();
@@ -91,7 +107,10 @@ impl Machine {
         for posted in batch {
             let admission = self.admit(&mut writing, posted, &aggregate, closed.as_ref()).await?;
             if matches!(&admission, Ok(accepted) if !accepted.duplicate) {
-                aggregate.add(&posted.contribution)?;
+                match self.goes_against(root.as_deref(), &posted.contribution) {
+                    true => aggregate.add_zeros(),
+                    false => aggregate.add(&posted.contribution)?,
+                }
                 let nullifier = posted.contribution.nullifier();
                 state::count(
                     &mut writing,
@@ -117,6 +136,34 @@ impl Machine {
             (self.round, self.aggregate) = (round, aggregate);
         }
         Ok(answers)
+    }
+
+    /// Whether the cosine gate lets a contribution count as zeros only. Its sender is not told: the answer would say
+    /// which way others go.
+    fn goes_against(&self, root: Option<&[f32]>, contribution: &Contribution) -> bool {
+        let (Some(root), Some(least)) = (root, self.round.terms.cosine_gate) else { return false };
+        let update = &contribution.values()[..self.round.parameters as usize];
+        gate::cosine(update, root).is_some_and(|cosine| cosine < least)
+    }
+
+    /// The public root gradient of the round's base, where the task has a cosine gate.
+    async fn root(&mut self) -> Result<Option<Arc<[f32]>>> {
+        if self.round.terms.cosine_gate.is_none() {
+            return Ok(None);
+        }
+        if let Some((base, root)) = &self.root
+            && *base == self.round.base
+        {
+            return Ok(Some(Arc::clone(root)));
+        }
+        let mut reading = self.services.store.read().await?;
+        let gate = Gate::load(&mut reading, &self.services.blobs, &self.task).await?;
+        drop(reading);
+        let gate = gate.ok_or_else(|| internal("a cosine gate has no held-out examples"))?;
+        let patches = self.patches.clone();
+        let root: Arc<[f32]> = blocking(move || gate.root(&patches)).await?.into();
+        self.root = Some((self.round.base, Arc::clone(&root)));
+        Ok(Some(root))
     }
 
     /// Whether one contribution counts. Known nullifiers come first, so that a retry after the round's end still
@@ -153,11 +200,11 @@ impl Machine {
             )
             .with_hint("read the catalog again and train from its current version")));
         }
-        if contribution.values().len() != round.parameters as usize {
+        if contribution.values().len() != round.frame_values() as usize {
             let found = contribution.values().len();
             return Ok(Err(Problem::new(
                 Code::FrameLength,
-                format!("{found} values for {} parameters", round.parameters),
+                format!("{found} values, the round takes {}", round.frame_values()),
             )));
         }
         if let Some(closed) = closed {
@@ -203,21 +250,26 @@ impl Machine {
 
     /// Reserved → noised: the noised result replaces the raw sum.
     async fn noise(&mut self, reservation: Reservation) -> Result<()> {
-        let noisy =
-            privacy::release(self.aggregate.clone(), reservation, &self.services.noise).await?;
+        // Taken, not lent: whatever fails from here on, no later release reads this block again.
+        let block = std::mem::take(&mut self.block);
+        let (noisy, block) =
+            privacy::release(self.aggregate.clone(), reservation, block, &self.services.noise)
+                .await?;
         let mut writing = self.services.store.write().await?;
         let bytes = privacy::persist(&mut writing, &noisy, self.services.clock.now()).await?;
         let round = Round { phase: Phase::Noised, ..self.round.clone() };
         state::update(&mut writing, &self.task, Phase::Reserved, &round).await?;
         state::store_vectors(&mut writing, &self.task, round.number, None, Some(bytes)).await?;
         commit(writing).await?;
-        self.aggregate = Aggregate::new(round.parameters);
-        self.round = round;
+        self.aggregate = Aggregate::new(round.frame_values());
+        (self.round, self.block) = (round, block);
         Ok(())
     }
 
-    /// Reserved → full: the noise of a reservation was lost with the process; its debit stands.
+    /// Reserved → full: the noise of a reservation was lost with the process; its debit stands, and what
+    /// comes next begins a new block.
     async fn lose(&mut self) -> Result<()> {
+        self.block = Block::default();
         let mut writing = self.services.store.write().await?;
         let detail =
             serde_json::json!({ "reason": "stopped between the debit and the stored result" });
@@ -232,79 +284,6 @@ impl Machine {
         Ok(())
     }
 
-    /// Noised → published: the optimiser's step, new versions, and the champions move.
-    async fn publish(&mut self) -> Result<()> {
-        let now = self.services.clock.now();
-        let mut writing = self.services.store.write().await?;
-        let release = self.round.release(&self.task);
-        let (_, noised) = state::vectors(&mut writing, &self.task, self.round.number).await?;
-        let noised = noised.ok_or_else(|| internal("a noised round has no result"))?;
-        let noisy = privacy::persisted(&mut writing, &release, &noised).await?;
-        let mean = noisy.mean(self.round.terms.clip_norm);
-        let mut optimiser = Optimiser {
-            learning_rate: self.round.terms.server_learning_rate,
-            momentum: self.round.terms.server_momentum,
-            velocity: terms::velocity(&mut writing, &self.task).await?,
-        };
-        let mut values = optimiser::parameters(&self.patches)?;
-        optimiser.step(&mut values, &mean);
-        let patches = optimiser::with_parameters(&self.patches, &values)?;
-        let mut versions = Vec::new();
-        for (index, patch) in patches.iter().enumerate() {
-            versions.push(self.enter_version(&mut writing, index, patch, now).await?);
-        }
-        terms::set_velocity(&mut writing, &self.task, optimiser.velocity_bytes()).await?;
-        let detail = serde_json::json!({ "versions": versions });
-        privacy::note(&mut writing, &release, Kind::Publish, detail, now).await?;
-        let round = Round {
-            phase: Phase::Published,
-            versions: Some(versions),
-            update_norm: Some(optimiser::norm(&mean)),
-            released_at: Some(now),
-            ..self.round.clone()
-        };
-        state::update(&mut writing, &self.task, Phase::Noised, &round).await?;
-        commit(writing).await?;
-        metrics::counter!("backstitch_rounds_published_total", "task" => self.task.to_string())
-            .increment(1);
-        tracing::info!(task = %self.task, round = round.number, versions = ?round.versions, "published");
-        (self.round, self.patches) = (round, patches);
-        Ok(())
-    }
-
-    /// Adds the new version of one patch and makes it the champion.
-    async fn enter_version(
-        &self,
-        connection: &mut Connection,
-        index: usize,
-        patch: &Patch,
-        now: u64,
-    ) -> Result<u32> {
-        let (library, round) = (&self.task.library, &self.round);
-        let name = &round.terms.patches[index];
-        let base =
-            version::find(&mut *connection, library, name, round.base_versions[index]).await?;
-        let bytes = patch.weights_bytes();
-        let length = bytes.len() as u64;
-        let weights = Blob { digest: self.services.blobs.put(bytes).await?, bytes: length };
-        let source = format!("round {}", round.number);
-        let new = PatchVersion {
-            version: version::next(&mut *connection, library, name).await?,
-            weights: Some(weights),
-            identity: patch.weights_digest(),
-            source: source.clone(),
-            round: Some(round.number),
-            cohort: Some(round.contributions),
-            created_at: now,
-            ..base
-        };
-        version::insert(&mut *connection, library, &new).await?;
-        let reason = format!("mean of {} contributions", round.contributions);
-        let evidence = Evidence { actor: &source, reason: &reason, now };
-        alias::promote(connection, library, name, new.version, None, &evidence).await?;
-        Ok(new.version)
-    }
-
     /// Published → the next round, under the task's newest terms, from the champions.
     async fn open_next(&mut self) -> Result<()> {
         let now = self.services.clock.now();
@@ -316,7 +295,7 @@ impl Machine {
             open_round(&mut writing, &self.task, self.round.number + 1, terms, &patches, now)
                 .await?;
         commit(writing).await?;
-        self.aggregate = Aggregate::new(round.parameters);
+        self.aggregate = Aggregate::new(round.frame_values());
         self.round = round;
         self.patches = patches.into_iter().map(|(_, patch)| patch).collect();
         Ok(())
@@ -337,6 +316,8 @@ impl Machine {
         let based = self.rebased(&mut writing).await?;
         commit(writing).await?;
         (self.round, self.patches) = based;
+        // What the last releases' noise did wrong is no longer in the champion.
+        self.block = Block::default();
         Ok(())
     }
 
@@ -347,7 +328,7 @@ impl Machine {
         commit(writing).await?;
         (self.round, self.patches) = based;
         if self.round.contributions == 0 {
-            self.aggregate = Aggregate::new(self.round.parameters);
+            self.aggregate = Aggregate::new(self.round.frame_values());
         }
         Ok(())
     }
@@ -387,7 +368,7 @@ impl Machine {
         }
         state::update(&mut *connection, &self.task, self.round.phase, &round).await?;
         if round.contributions == 0 {
-            let sum = Some(Aggregate::new(parameters).to_bytes());
+            let sum = Some(Aggregate::new(round.frame_values()).to_bytes());
             state::store_vectors(&mut *connection, &self.task, round.number, sum, None).await?;
             state::set_terms(connection, &self.task, &round).await?;
         }
@@ -406,15 +387,29 @@ impl Machine {
         Ok(())
     }
 
-    /// Adds to the refusals that the round's row remembers from its release on.
+    /// The refusals that the round's row gets with its next change.
     pub(crate) fn remember_rejected(&mut self, rejected: std::collections::BTreeMap<String, u64>) {
         self.round.rejected = rejected;
+    }
+
+    /// Writes them down now.
+    pub(crate) async fn keep_rejected(&self) -> Result<()> {
+        let mut writing = self.services.store.write().await?;
+        state::update(&mut writing, &self.task, self.round.phase, &self.round).await?;
+        commit(writing).await
     }
 
     /// The newest round.
     pub(crate) fn round(&self) -> &Round {
         &self.round
     }
+}
+
+/// Runs work that takes long beside the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.while_doing("waiting for the held-out examples")?
 }
 
 async fn open_round(
@@ -437,9 +432,11 @@ async fn open_round(
         rejected: Default::default(),
         versions: None,
         update_norm: None,
+        measured: Vec::new(),
         opened_at: now,
         released_at: None,
     };
-    state::insert(connection, task, &round, Aggregate::new(parameters).to_bytes()).await?;
+    let sum = Aggregate::new(round.frame_values()).to_bytes();
+    state::insert(connection, task, &round, sum).await?;
     Ok(round)
 }
