@@ -96,12 +96,15 @@ pub struct Training {
     pub epochs: usize,
     /// Largest L2 norm of a contribution.
     pub clip_norm: f32,
-    /// `sgd` where it is left out.
+    /// `sgd` (where it is left out) or `adam`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<String>,
     /// Momentum of the optimizer; none where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f32>,
+    /// μ of the FedProx term μ/2·‖w − start‖², which holds local weights near the shared ones; 0 where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proximal: Option<f32>,
 }
 
 /// When a patch helps, from the features of the input.
@@ -323,6 +326,15 @@ impl Training {
             return Err(invalid(
                 "learning_rate and clip_norm must be positive and finite, batch and epochs at least 1".to_owned(),
             ));
+        }
+        if let Some(other) =
+            self.optimizer.as_deref().filter(|name| !["sgd", "adam"].contains(name))
+        {
+            return Err(invalid(format!("the optimizer `{other}` is not known"))
+                .with_hint("use sgd or adam"));
+        }
+        if let Some(pull) = self.proximal.filter(|pull| !(pull.is_finite() && *pull >= 0.0)) {
+            return Err(invalid(format!("the proximal factor {pull} is no number from 0 up")));
         }
         match self.momentum {
             Some(momentum) if !(0.0..1.0).contains(&momentum) => {

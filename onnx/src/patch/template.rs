@@ -148,6 +148,7 @@ fn manifest(
             clip_norm: 1.0,
             optimizer: None,
             momentum: None,
+            proximal: None,
         }),
         selector: None,
         io: None,

@@ -21,6 +21,9 @@ const EPOCHS: usize = 10;
 /// Most passes that a caller may ask for.
 const MAX_EPOCHS: usize = 1000;
 
+/// Most bytes that the frozen part's results may take; what does not fit is not trained on.
+const ACTIVATION_BYTES: usize = 128 << 20;
+
 /// How long training works before it lets others go first.
 const BREATH_MS: f64 = 8.0;
 
@@ -111,14 +114,18 @@ impl<P: Port> Client<P> {
         })
     }
 
-    /// This device's examples, run through the frozen part of the model; each is run once and remembered.
+    /// This device's examples, run through the frozen part of the model; each is run once and remembered. Where they
+    /// would take more than [`ACTIVATION_BYTES`], the newest count.
     pub(super) async fn material(
         &self,
         key: backstitch_onnx::Digest,
         trainer: &Trainer,
         cancelled: &Cancelled<'_>,
     ) -> Result<Material, Problem> {
-        let all = self.examples.lock().await.all().to_vec();
+        let mut all = self.examples.lock().await.all().to_vec();
+        let most = (ACTIVATION_BYTES / trainer.activation_bytes().max(1)).max(trainer.batch());
+        all.drain(..all.len().saturating_sub(most));
+        self.make_room(key);
         let (mut training, mut held_out) = (Vec::new(), Vec::new());
         let mut breath = self.port.now_ms();
         for example in &all {
@@ -143,6 +150,15 @@ impl<P: Port> Client<P> {
             false => (held_out, JudgedOn::HeldOut),
         };
         Ok(Material { training, judging, judged_on, split })
+    }
+
+    /// Drops what other trainers left where all of it together takes too much.
+    fn make_room(&self, key: backstitch_onnx::Digest) {
+        let mut activations = self.activations.borrow_mut();
+        let bytes: usize = activations.values().map(|activation| activation.bytes()).sum();
+        if bytes > ACTIVATION_BYTES / 2 {
+            activations.retain(|(trainer, _), _| *trainer == key);
+        }
     }
 
     /// Takes all steps, with pauses. With judges, the weights of the epoch that they find best are kept: a few
@@ -180,7 +196,12 @@ impl<P: Port> Client<P> {
         Ok(Trained { weights, curve, total_ms, step_ms })
     }
 
-    async fn breathe(&self, last: f64, cancelled: &Cancelled<'_>) -> Result<f64, Problem> {
+    /// Lets others go first where work has gone on for long enough; then the caller may have cancelled.
+    pub(super) async fn breathe(
+        &self,
+        last: f64,
+        cancelled: &Cancelled<'_>,
+    ) -> Result<f64, Problem> {
         if self.port.now_ms() - last < BREATH_MS {
             return Ok(last);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
 
+use super::rule::Rule;
 use super::trainer::{Activation, Trainer};
 use crate::random::SplitMix;
 
@@ -17,13 +18,15 @@ pub struct Pace {
     pub seed: u64,
 }
 
-/// A training in progress: w ← w − η·v with v ← μ·v + g (Polyak 1964), μ and η from the manifest.
+/// A training in progress, by the rule and the numbers of the manifest.
 #[derive(Debug)]
 pub struct Descent {
     trainer: Arc<Trainer>,
     examples: Vec<Arc<Activation>>,
     weights: Vec<Vec<f32>>,
-    velocity: Vec<Vec<f32>>,
+    /// What the weights are held near to.
+    anchor: Vec<Vec<f32>>,
+    rule: Rule,
     order: Vec<usize>,
     draws: SplitMix,
     epochs: usize,
@@ -42,14 +45,15 @@ impl Descent {
             return Err(Problem::new(Code::NothingToContribute, "there is no example to train on")
                 .with_hint("teach a few examples first"));
         }
-        let velocity = weights.iter().map(|w| vec![0.0; w.len()]).collect();
+        let rule = Rule::of(&trainer.training, &weights);
         let order = (0..examples.len()).collect();
         let draws = SplitMix::new(pace.seed);
         Ok(Self {
             trainer,
             examples,
+            anchor: weights.clone(),
             weights,
-            velocity,
+            rule,
             order,
             draws,
             epochs: pace.epochs,
@@ -131,16 +135,16 @@ impl Descent {
                 }
             }
         }
-        let rate = self.trainer.training.learning_rate;
-        let momentum = self.trainer.training.momentum.unwrap_or(0.0);
-        for ((weights, velocity), gradient) in
-            self.weights.iter_mut().zip(&mut self.velocity).zip(&sums)
-        {
-            for ((weight, speed), slope) in weights.iter_mut().zip(velocity).zip(gradient) {
-                *speed = momentum * *speed + slope;
-                *weight -= rate * *speed;
+        // The gradient of μ/2·‖w − start‖² (FedProx: Li et al. 2020, eq. 2).
+        if let Some(pull) = self.trainer.training.proximal {
+            let pairs = self.weights.iter().zip(&self.anchor);
+            for (sum, (weights, anchor)) in sums.iter_mut().zip(pairs) {
+                for (slope, (weight, start)) in sum.iter_mut().zip(weights.iter().zip(anchor)) {
+                    *slope += pull * (weight - start);
+                }
             }
         }
+        self.rule.update(&mut self.weights, &sums, self.trainer.training.learning_rate);
         Ok(loss)
     }
 }

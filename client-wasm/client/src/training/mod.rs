@@ -1,11 +1,12 @@
 //! Trains patches on this device: the frozen part of the model runs once per example, the gradient graph of the rest
-//! runs per step, and plain stochastic gradient descent moves the weights.
+//! runs per step, and stochastic gradient descent, with momentum or Adam, moves the weights.
 //!
 //! A [`Trainer`] holds compiled programs and no weights, so it serves every version of its patches and every device
 //! of one process. Given the seed, training is deterministic.
 
 mod comparison;
 mod descent;
+mod rule;
 mod trainer;
 
 pub use comparison::Comparison;

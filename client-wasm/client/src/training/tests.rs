@@ -63,6 +63,7 @@ fn a_short_batch_has_the_golden_gradient() {
     let weights: Vec<Vec<f32>> = names.iter().map(|n| tensor(&golden["parameters"][n])).collect();
     let batch: Vec<&Activation> = examples.iter().map(|e| &**e).collect();
     assert!(batch.len() < trainer.batch);
+    assert!(batch.iter().all(|activation| activation.bytes() == trainer.activation_bytes()));
     let (loss, gradients) = trainer.gradient(&batch, &weights).unwrap();
     assert!((f64::from(loss) - golden["loss"].as_f64().unwrap()).abs() < 1e-4, "{loss}");
     assert!((trainer.score(&batch, &weights).unwrap().loss - f64::from(loss)).abs() < 1e-5);
@@ -153,4 +154,27 @@ fn the_best_class_is_the_first_of_equals() {
 
 fn argmax_of(values: &[f32]) -> Option<usize> {
     argmax(values)
+}
+
+#[test]
+fn adam_learns_and_the_proximal_term_holds_the_weights_back() {
+    let library = Fashion::load();
+    let session = session(&library, "logits", &library.patches[2]);
+    let trained = |more: serde_json::Value| {
+        let mut manifest: serde_json::Value = serde_json::from_slice(&library.parts[2].0).unwrap();
+        manifest["training"].as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let patch = Patch::from_parts(&manifest, &library.parts[2].1, None).unwrap();
+        let trainer = Arc::new(Trainer::compile(&session, &[&patch]).unwrap());
+        let (weights, before, after) = train(&trainer, &patch, 1);
+        let start = trainer.weights_of(&[&patch]).unwrap();
+        let pairs = weights.iter().flatten().zip(start.iter().flatten());
+        let moved = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+        (after.loss / before.loss, moved)
+    };
+    let (adam, _) = trained(serde_json::json!({"optimizer": "adam", "learning_rate": 0.01}));
+    assert!(adam < 0.7, "{adam}");
+    let (_, free) = trained(serde_json::json!({}));
+    let (_, held) = trained(serde_json::json!({"proximal": 5.0}));
+    assert!(held < free, "{held} against {free}");
 }

@@ -91,6 +91,13 @@ struct Border {
     batched: bool,
 }
 
+impl Activation {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        self.tensors.iter().map(|tensor| tensor.bytes().len()).sum()
+    }
+}
+
 impl Trainer {
     /// Stitches the patches into the primary, differentiates what depends on their trainable tensors, and compiles.
     /// The first patch's manifest says how to train.
@@ -162,9 +169,19 @@ impl Trainer {
         &self.training
     }
 
+    /// Examples that one run of the gradient takes.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
     /// Trainable numbers in all.
     pub fn parameter_count(&self) -> usize {
         self.parameters.iter().map(Parameter::len).sum()
+    }
+
+    /// Bytes of one example's activation, at four bytes a number.
+    pub fn activation_bytes(&self) -> usize {
+        self.border.iter().map(|border| 4 * border.shape.iter().product::<usize>()).sum()
     }
 
     /// Runs the frozen part on one example. Its result serves every later step and version.
