@@ -90,7 +90,7 @@ impl Client {
 
     /// Ends what `begin` began, with features from another worker; `null` analyses here.
     #[wasm_bindgen(unchecked_return_type = "RunResult")]
-    pub fn finish(
+    pub async fn finish(
         &self,
         pending: &Pending,
         #[wasm_bindgen(unchecked_param_type = "FeatureVector | null")] features: JsValue,
@@ -105,7 +105,14 @@ impl Client {
             })?),
             false => None,
         };
-        run_result(&self.inner.finish(begun, features, &run).map_err(thrown)?)
+        let (client, signal) = (self.inner.clone(), signal(&options));
+        let cancelled = || aborted(&signal);
+        run_result(&client.finish(begun, features, &run, &cancelled).await.map_err(thrown)?)
+    }
+
+    /// Measures one patch that was never run here, on noise; `false` when there is none left.
+    pub fn warm(&self) -> Result<bool, JsValue> {
+        self.inner.warm().map_err(thrown)
     }
 
     /// Whether analysing in another worker, which answers after this many milliseconds, is expected to save time.

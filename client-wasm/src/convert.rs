@@ -150,7 +150,8 @@ pub(crate) fn run_options(value: &JsValue, opened: CostLimit) -> Result<RunOptio
         }
     };
     let compare = property(value, "compare").is_some_and(|v| v.is_truthy());
-    Ok(RunOptions { choice, compare, limit: Some(limit(value, opened)?), weights })
+    let deadline_ms = number(value, "deadline_ms")?;
+    Ok(RunOptions { choice, compare, limit: Some(limit(value, opened)?), deadline_ms, weights })
 }
 
 /// `cost_limit_ms`, `cost_limit_bytes` and `gain_per_ms`; `null` lifts a limit.

@@ -35,6 +35,8 @@ export interface RunOptions {
   cost_limit_ms?: number | null;
   cost_limit_bytes?: number | null;
   gain_per_ms?: number | null;
+  /** Milliseconds within which the answer must come: patches that would make it late are left out on the way. */
+  deadline_ms?: number;
   /** `"shared"` or `"personal"` weights for what was trained here; default: whichever is better here. */
   weights?: "best" | "shared" | "personal";
   signal?: AbortSignal;
@@ -56,7 +58,8 @@ export type ReasonCode =
   | "not_trained"          // its initial weights change nothing
   | "over_limit"           // too dear even alone
   | "outweighed"           // fits alone, but a better set uses the limit up
-  | "conflict";            // replaces what a chosen patch replaces
+  | "conflict"             // replaces what a chosen patch replaces
+  | "late";                // left out on the way: the answer would have come after its deadline
 
 export interface Candidate {
   name: string;

@@ -24,6 +24,8 @@ pub struct MemoryPort {
     pub unix_seconds: Rc<Cell<u64>>,
     /// Fails every write while set, as a full disk does.
     pub storage_fails: Rc<Cell<bool>>,
+    /// Milliseconds that pass from one look at the clock to the next.
+    pub tick_ms: Rc<Cell<f64>>,
     seed: Rc<Cell<u64>>,
     clock_ms: Rc<Cell<f64>>,
 }
@@ -41,6 +43,7 @@ impl MemoryPort {
             requests: Rc::default(),
             unix_seconds: Rc::new(Cell::new(1_800_000_000)),
             storage_fails: Rc::default(),
+            tick_ms: Rc::new(Cell::new(0.01)),
             seed: Rc::new(Cell::new(seed)),
             clock_ms: Rc::default(),
         }
@@ -96,7 +99,7 @@ impl Port for MemoryPort {
     }
 
     fn now_ms(&self) -> f64 {
-        self.clock_ms.set(self.clock_ms.get() + 0.01);
+        self.clock_ms.set(self.clock_ms.get() + self.tick_ms.get());
         self.clock_ms.get()
     }
 

@@ -12,6 +12,7 @@ mod open;
 mod refresh;
 mod run;
 mod train;
+mod warm;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use backstitch_onnx::Value;
 use backstitch_protocol::Problem;
+use backstitch_protocol::id::VersionId;
 
 use super::{Adapted, Cancelled, Client, Slot, check_cancelled};
 use crate::analysis::{FeatureVector, analyse};
@@ -15,7 +16,10 @@ use crate::port::Port;
 use crate::preprocessing::{Prepared, plain};
 use crate::report::{Considered, Lit, Ranked, RunCost, RunResult, Used};
 use crate::selection::{Candidate, Choice, CostLimit, Selection, select};
-use crate::session::{Compiled, Plan, Ran, Reusable, Stage, Step, Stitched};
+use crate::session::{Compiled, Deadline, Plan, Ran, Reusable, Stage, Step, Stitched};
+
+/// Primaries that take longer let others go first, before they start and between segments.
+const LONG_MS: f64 = 50.0;
 
 /// Labels that a result names.
 const TOP: usize = 5;
@@ -29,6 +33,8 @@ pub struct RunOptions {
     pub compare: bool,
     /// Replaces the limit that the library was opened with.
     pub limit: Option<CostLimit>,
+    /// Milliseconds within which the answer must come: patches that would make it late are left out on the way.
+    pub deadline_ms: Option<f64>,
     /// Which weights of what was trained here.
     pub weights: WeightChoice,
 }
@@ -48,6 +54,7 @@ pub enum WeightChoice {
 /// A run that has begun: the input is prepared, and the first segment has run where it reads nothing else.
 pub struct Pending {
     live: Arc<Adapted>,
+    began: f64,
     prepared: Prepared,
     input: Value,
     started: Option<Reusable>,
@@ -63,15 +70,13 @@ impl<P: Port> Client<P> {
         Ok(analyse(&prepare(&self.library(), input)?.subject))
     }
 
-    /// Answers an input. Pauses before long runs, so that the caller may cancel.
+    /// Answers an input. Long runs pause between segments, so that the caller may cancel.
     pub async fn run(
         &self,
         input: &Input,
         options: &RunOptions,
         cancelled: &Cancelled<'_>,
     ) -> Result<RunResult, Problem> {
-        /// Primaries above this let others go first.
-        const LONG_MS: f64 = 50.0;
         let live = self.open_run(cancelled)?;
         if primary_ms(&self.cost.borrow(), &live.library) > LONG_MS {
             self.port.pause().await;
@@ -80,7 +85,7 @@ impl<P: Port> Client<P> {
         let mut pending = self.prepare_run(live, input)?;
         self.measure(&mut pending, options.compare)?;
         check_cancelled(cancelled)?;
-        self.complete(pending, options)
+        self.complete(pending, options, cancelled).await
     }
 
     /// Prepares an input and runs the first segment, so that somebody else may analyse it meanwhile.
@@ -92,16 +97,17 @@ impl<P: Port> Client<P> {
     }
 
     /// Ends what [`Client::begin`] began, with features from elsewhere; analyses here where there are none.
-    pub fn finish(
+    pub async fn finish(
         &self,
         mut pending: Pending,
         features: Option<FeatureVector>,
         options: &RunOptions,
+        cancelled: &Cancelled<'_>,
     ) -> Result<RunResult, Problem> {
         self.check_open()?;
         pending.overlapped = features.is_some();
         pending.features = features;
-        self.complete(pending, options)
+        self.complete(pending, options, cancelled).await
     }
 
     /// Whether handing the analysis to somebody who answers after `handover_ms` is expected to save time.
@@ -127,6 +133,7 @@ impl<P: Port> Client<P> {
         let stages = vec![Stage { name: "prepare".to_owned(), ms: self.port.now_ms() - began }];
         Ok(Pending {
             live,
+            began,
             prepared,
             input,
             started: None,
@@ -172,22 +179,30 @@ impl<P: Port> Client<P> {
         features
     }
 
-    fn complete(&self, pending: Pending, options: &RunOptions) -> Result<RunResult, Problem> {
-        let Pending { live, prepared, input, started, features, overlapped, mut stages } = pending;
+    async fn complete(
+        &self,
+        pending: Pending,
+        options: &RunOptions,
+        cancelled: &Cancelled<'_>,
+    ) -> Result<RunResult, Problem> {
+        let Pending { live, began, prepared, input, started, features, overlapped, mut stages } =
+            pending;
         let clock = || self.port.now_ms();
         let features = features.unwrap_or_else(|| self.analyse_here(&prepared, &mut stages));
         let session = &live.library.session;
-        let limit = options.limit.unwrap_or(self.limit);
-        let began = clock();
+        let limit = within(options.limit.unwrap_or(self.limit), options.deadline_ms);
+        let select_began = clock();
         let offered: Vec<Offered<'_>> =
             live.slots.iter().map(|slot| Offered::of(slot, options.weights)).collect();
-        let (selection, costs) =
+        let (mut selection, costs) =
             self.decide(&live, &offered, &features, &limit, &options.choice)?;
-        let chosen: Vec<&Offered<'_>> = selection.chosen().map(|index| &offered[index]).collect();
-        let stitched: Vec<Stitched> = chosen.iter().map(|o| o.version.stitched()).collect();
-        let compiled: Vec<&Compiled> = chosen.iter().map(|o| &*o.version.compiled).collect();
+        let picked: Vec<usize> = selection.chosen().collect();
+        let stitched: Vec<Stitched> =
+            picked.iter().map(|i| offered[*i].version.stitched()).collect();
+        let compiled: Vec<&Compiled> =
+            picked.iter().map(|i| &*offered[*i].version.compiled).collect();
         let plan = Plan::of(session, &compiled)?;
-        stages.push(Stage { name: "select".to_owned(), ms: clock() - began });
+        stages.push(Stage { name: "select".to_owned(), ms: clock() - select_began });
         let base_began = clock();
         let (base, reusable) = match options.compare {
             true => session
@@ -196,38 +211,54 @@ impl<P: Port> Client<P> {
             false => (None, started),
         };
         let base_ms = clock() - base_began;
-        let ran = session.run(&plan, &stitched, &input, reusable.as_ref(), &clock)?;
+        let due = options.deadline_ms.map(|ms| self.deadline(&live, began + ms, &picked, &costs));
+        let mut running = session.walk(&plan, &stitched, &input, reusable.as_ref(), due);
+        let long = primary_ms(&self.cost.borrow(), &live.library) > LONG_MS;
+        let mut breath = clock();
+        while running.step(&clock)? {
+            if long {
+                breath = self.breathe(breath, cancelled).await?;
+            }
+        }
+        let ran = running.end()?;
+        for dropped in &ran.dropped {
+            selection.leave_out(picked[*dropped], options.deadline_ms.unwrap_or_default());
+        }
+        let chosen: Vec<&Offered<'_>> = selection.chosen().map(|index| &offered[index]).collect();
         self.observe(&live, &chosen, &ran, base.as_ref(), overlapped);
         stages.extend(ran.stages.iter().cloned());
         let total_ms = stages.iter().map(|stage| stage.ms).sum();
-        if base.is_some() {
-            stages.push(Stage { name: "base".to_owned(), ms: base_ms });
+        stages.extend(base.is_some().then(|| Stage { name: "base".to_owned(), ms: base_ms }));
+        let cost = RunCost {
+            total_ms,
+            stages,
+            limit_ms: limit.ms,
+            limit_bytes: limit.bytes,
+            bytes: chosen.iter().map(|o| o.version.weight_bytes).sum(),
+            overlapped,
+        };
+        let graph = lit(&live.library, &plan, &chosen);
+        let used = chosen.iter().map(|o| o.used()).collect();
+        let version = live.version_id(chosen.iter().map(|o| &**o.version));
+        let candidates = considered(&offered, selection, &costs);
+        Answered { ran, base, features, used, version, candidates, cost, graph }.report(&live)
+    }
+
+    /// When the answer is due, and what this device has taken for each part so far.
+    fn deadline(
+        &self,
+        live: &Adapted,
+        at_ms: f64,
+        picked: &[usize],
+        costs: &[Estimate],
+    ) -> Deadline {
+        let cost = self.cost.borrow();
+        let segments = live.library.session.segments().iter();
+        Deadline {
+            at_ms,
+            segments_ms: segments.map(|segment| cost.estimate(&segment.name).ms).collect(),
+            patches_ms: picked.iter().map(|index| costs[*index].ms).collect(),
         }
-        let catalog = &live.library.catalog;
-        let output = ran.output.f32s()?.to_vec();
-        let base_output = base.map(|ran| ran.output.f32s().map(<[f32]>::to_vec)).transpose()?;
-        Ok(RunResult {
-            top: ranked(&catalog.primary.labels, &output),
-            base_top: base_output.as_ref().map(|output| ranked(&catalog.primary.labels, output)),
-            shape: ran.output.shape().to_vec(),
-            output,
-            base_output,
-            features,
-            patches: chosen.iter().map(|o| o.used()).collect(),
-            cost: RunCost {
-                total_ms,
-                stages,
-                limit_ms: limit.ms,
-                limit_bytes: limit.bytes,
-                bytes: chosen.iter().map(|o| o.version.weight_bytes).sum(),
-                overlapped,
-            },
-            version: live.version_id(chosen.iter().map(|o| &**o.version)),
-            base_version: live.version_id([]),
-            catalog_version: catalog.version,
-            graph: lit(&live.library, &plan, &chosen),
-            candidates: considered(&offered, selection, &costs),
-        })
     }
 
     fn decide(
@@ -287,6 +318,51 @@ impl<P: Port> Client<P> {
             self.overlap.set(overlap);
         }
     }
+}
+
+/// Everything of a run but the words for it.
+struct Answered {
+    ran: Ran,
+    base: Option<Ran>,
+    features: FeatureVector,
+    used: Vec<Used>,
+    version: VersionId,
+    candidates: Vec<Considered>,
+    cost: RunCost,
+    graph: Lit,
+}
+
+impl Answered {
+    fn report(self, live: &Adapted) -> Result<RunResult, Problem> {
+        let catalog = &live.library.catalog;
+        let output = self.ran.output.f32s()?.to_vec();
+        let base_output =
+            self.base.map(|ran| ran.output.f32s().map(<[f32]>::to_vec)).transpose()?;
+        Ok(RunResult {
+            top: ranked(&catalog.primary.labels, &output),
+            base_top: base_output.as_ref().map(|output| ranked(&catalog.primary.labels, output)),
+            shape: self.ran.output.shape().to_vec(),
+            output,
+            base_output,
+            features: self.features,
+            patches: self.used,
+            candidates: self.candidates,
+            cost: self.cost,
+            version: self.version,
+            base_version: live.version_id([]),
+            catalog_version: catalog.version,
+            graph: self.graph,
+        })
+    }
+}
+
+/// A limit that also keeps a deadline, as far as estimates reach.
+fn within(limit: CostLimit, deadline_ms: Option<f64>) -> CostLimit {
+    let ms = match (limit.ms, deadline_ms) {
+        (Some(limit), Some(deadline)) => Some(limit.min(deadline)),
+        (limit, deadline) => limit.or(deadline),
+    };
+    CostLimit { ms, ..limit }
 }
 
 /// A patch version that takes part in a selection.

@@ -287,7 +287,9 @@ fn two_steps_answer_as_one() {
     let whole = run(&client, &input, Choice::Auto);
     let features = client.analyse(&input).unwrap();
     let pending = client.begin(&input).unwrap();
-    let result = client.finish(pending, Some(features), &RunOptions::default()).unwrap();
+    let result =
+        block_on(client.finish(pending, Some(features), &RunOptions::default(), &|| false))
+            .unwrap();
     assert_eq!((&result.output, &result.version), (&whole.output, &whole.version));
     assert!(result.cost.overlapped && !whole.cost.overlapped);
 }
@@ -595,4 +597,58 @@ fn an_answer_judges_the_patches_that_the_input_is_meant_for() {
     assert_eq!(considered(&open(&port), "noise-reduction").correction, after.correction);
     block_on(client.forget()).unwrap();
     assert_eq!(considered(&client, "noise-reduction").correction, 0.0);
+}
+
+#[test]
+fn a_deadline_leaves_patches_out_rather_than_being_late() {
+    let client = open(&device(&Server::new(), 1));
+    let input = picture(1, 0.9);
+    let names = ["noise-reduction", "low-contrast"].map(name).to_vec();
+    let within = |deadline_ms: Option<f64>| {
+        let choice = Choice::Named(names.clone());
+        let options = RunOptions { choice, deadline_ms, ..RunOptions::default() };
+        block_on(client.run(&input, &options, &|| false)).unwrap()
+    };
+    assert_eq!(within(None).patches.len(), 2);
+    assert_eq!(within(Some(1e6)).patches.len(), 2);
+    let late = within(Some(1e-6));
+    assert!(late.patches.is_empty());
+    assert_eq!(late.version, late.base_version);
+    assert_eq!(late.output, run(&client, &input, Choice::None).output);
+    for considered in late.candidates.iter().filter(|c| names.contains(&c.name)) {
+        assert_eq!((considered.chosen, considered.reason_code), (false, ReasonCode::Late));
+    }
+}
+
+#[test]
+fn a_run_is_cancelled_between_its_segments() {
+    let port = device(&Server::new(), 1);
+    let client = open(&port);
+    // A primary that is known to take long pauses between its parts.
+    for segment in client.live().library.session.segments() {
+        (0..9).for_each(|_| client.cost.borrow_mut().observe(&segment.name, 100.0));
+    }
+    port.tick_ms.set(20.0);
+    let asked = Cell::new(0);
+    let cancelled = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 4
+    };
+    let stopped = block_on(client.run(&picture(1, 0.9), &RunOptions::default(), &cancelled));
+    assert!(stopped.unwrap_err().is(Code::Aborted));
+    assert!(asked.get() == 5);
+    assert!(block_on(client.run(&picture(1, 0.9), &RunOptions::default(), &|| false)).is_ok());
+}
+
+#[test]
+fn warming_measures_every_patch_and_then_has_nothing_to_do() {
+    let client = open(&device(&Server::new(), 1));
+    let measured = |client: &Client<MemoryPort>| {
+        let candidates = run(client, &picture(1, 0.0), Choice::None).candidates;
+        candidates.iter().filter(|c| c.cost_measured).count()
+    };
+    assert_eq!(measured(&client), 0);
+    let rounds = (0..100).take_while(|_| client.warm().unwrap()).count();
+    assert!((1..100).contains(&rounds), "{rounds}");
+    assert_eq!(measured(&client), client.live().slots.len());
 }

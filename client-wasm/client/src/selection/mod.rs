@@ -85,6 +85,8 @@ pub enum ReasonCode {
     Outweighed,
     /// Replaces what a chosen patch replaces.
     Conflict,
+    /// Was chosen and left out on the way: the answer would have come after its deadline.
+    Late,
 }
 
 /// One requirement against the value found.
@@ -132,6 +134,14 @@ impl Selection {
     /// Indices of the chosen candidates, in stitching order.
     pub fn chosen(&self) -> impl Iterator<Item = usize> {
         self.decisions.iter().enumerate().filter(|(_, d)| d.chosen).map(|(i, _)| i)
+    }
+
+    /// Notes that a chosen candidate was left out on the way.
+    pub fn leave_out(&mut self, index: usize, deadline_ms: f64) {
+        let decision = &mut self.decisions[index];
+        decision.chosen = false;
+        decision.reason_code = ReasonCode::Late;
+        decision.reason = reason::late(deadline_ms);
     }
 }
 

@@ -111,6 +111,14 @@ pub(super) fn competed(
     (ReasonCode::Outweighed, reason)
 }
 
+/// Why a chosen candidate did not run.
+pub(super) fn late(deadline_ms: f64) -> String {
+    let deadline = milliseconds(deadline_ms);
+    format!(
+        "Left out on the way: with it the answer would have come after the deadline of {deadline}."
+    )
+}
+
 fn named(candidates: &[Candidate<'_>], set: u32) -> String {
     let members = (0..candidates.len()).filter(|i| set & (1 << i) != 0);
     members.map(|i| candidates[i].name.as_str()).collect::<Vec<_>>().join(", ")

@@ -19,7 +19,7 @@ use backstitch_protocol::problem::Code;
 
 pub use compiled::{Compiled, Weights};
 pub use plan::{Plan, Step};
-pub use run::{Ran, Reusable, Stage, Stitched};
+pub use run::{Deadline, Ran, Reusable, Running, Stage, Stitched};
 
 /// A primary, cut and compiled for one input at a time.
 pub struct Session {

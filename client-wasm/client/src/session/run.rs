@@ -53,7 +53,20 @@ pub struct Ran {
     pub stages: Vec<Stage>,
     /// Segments whose result came from a [`Reusable`].
     pub reused: BTreeSet<usize>,
+    /// Patches that were left out on the way, because the answer would have come too late with them.
+    pub dropped: BTreeSet<usize>,
     live: BTreeMap<String, Value>,
+}
+
+/// When an answer is due, and what the rest is expected to take.
+#[derive(Clone, Debug)]
+pub struct Deadline {
+    /// On the run's clock.
+    pub at_ms: f64,
+    /// Of each segment of the session.
+    pub segments_ms: Vec<f64>,
+    /// Of each patch of the run.
+    pub patches_ms: Vec<f64>,
 }
 
 impl Session {
@@ -99,42 +112,102 @@ impl Session {
         reusable: Option<&Reusable>,
         clock: &dyn Fn() -> f64,
     ) -> Result<Ran, Problem> {
-        let mut walk = Walk {
+        let mut running = self.walk(plan, patches, input, reusable, None);
+        while running.step(clock)? {}
+        running.end()
+    }
+
+    /// Begins a run that the caller takes step by step, so that other work, a cancellation or a deadline may come
+    /// between segments.
+    pub fn walk<'a>(
+        &'a self,
+        plan: &'a Plan<'a>,
+        patches: &'a [Stitched],
+        input: &Value,
+        reusable: Option<&'a Reusable>,
+        deadline: Option<Deadline>,
+    ) -> Running<'a> {
+        Running {
             session: self,
+            plan,
             patches,
+            reusable,
+            deadline,
+            next: 0,
             live: BTreeMap::from([(self.input.clone(), input.clone())]),
             changed: BTreeSet::new(),
             stages: Vec::new(),
             reused: BTreeSet::new(),
-        };
-        for step in &plan.steps {
-            match step {
-                Step::Segment(index) => walk.segment(*index, reusable, clock)?,
-                Step::Site(site) => walk.site(site, &plan.actions[site], clock)?,
-            }
+            acted: BTreeSet::new(),
+            dropped: BTreeSet::new(),
         }
-        let output = walk.value(&self.output)?.clone();
-        Ok(Ran { output, stages: walk.stages, reused: walk.reused, live: walk.live })
     }
 }
 
-struct Walk<'a> {
+/// A run between two steps.
+pub struct Running<'a> {
     session: &'a Session,
+    plan: &'a Plan<'a>,
     patches: &'a [Stitched],
+    reusable: Option<&'a Reusable>,
+    deadline: Option<Deadline>,
+    next: usize,
     live: BTreeMap<String, Value>,
     /// Tensors that differ, or may differ, from those of the unpatched primary.
     changed: BTreeSet<String>,
     stages: Vec<Stage>,
     reused: BTreeSet<usize>,
+    /// Patches of which an attachment has run: all of them run.
+    acted: BTreeSet<usize>,
+    dropped: BTreeSet<usize>,
 }
 
-impl Walk<'_> {
-    fn segment(
-        &mut self,
-        index: usize,
-        reusable: Option<&Reusable>,
-        clock: &dyn Fn() -> f64,
-    ) -> Result<(), Problem> {
+impl Running<'_> {
+    /// Takes the next step; `false` where there is none.
+    pub fn step(&mut self, clock: &dyn Fn() -> f64) -> Result<bool, Problem> {
+        let plan = self.plan;
+        let Some(step) = plan.steps.get(self.next) else { return Ok(false) };
+        self.next += 1;
+        match step {
+            Step::Segment(index) => self.segment(*index, clock)?,
+            Step::Site(site) => self.site(site, &plan.actions[site], clock)?,
+        }
+        Ok(true)
+    }
+
+    /// The outcome, once every step is taken.
+    pub fn end(self) -> Result<Ran, Problem> {
+        let output = self.value(&self.session.output)?.clone();
+        let Self { stages, reused, dropped, live, .. } = self;
+        Ok(Ran { output, stages, reused, dropped, live })
+    }
+
+    /// Whether a patch is left out: no attachment of it has run, and with it the answer would be late. One that
+    /// replaces is kept, since what it replaces is not computed.
+    fn is_late(&mut self, patch: usize, clock: &dyn Fn() -> f64) -> bool {
+        let Some(deadline) = self.deadline.as_ref().filter(|_| !self.acted.contains(&patch)) else {
+            return false;
+        };
+        let rest: f64 = self.plan.steps[self.next..]
+            .iter()
+            .filter_map(|step| match step {
+                Step::Segment(index) => deadline.segments_ms.get(*index),
+                Step::Site(_) => None,
+            })
+            .sum();
+        let own = deadline.patches_ms.get(patch).copied().unwrap_or_default();
+        let late = clock() + own + rest > deadline.at_ms
+            && self.patches[patch].compiled.replaces().is_empty();
+        if late {
+            self.dropped.insert(patch)
+        } else {
+            self.acted.insert(patch)
+        };
+        late
+    }
+
+    fn segment(&mut self, index: usize, clock: &dyn Fn() -> f64) -> Result<(), Problem> {
+        let reusable = self.reusable;
         let segment = &self.session.segments[index];
         let clean = segment.inputs.iter().all(|name| !self.changed.contains(name));
         if !clean {
@@ -167,7 +240,16 @@ impl Walk<'_> {
         clock: &dyn Fn() -> f64,
     ) -> Result<(), Problem> {
         let mut terms = Vec::new();
-        for (p, a) in actions {
+        let mut acts = Vec::with_capacity(actions.len());
+        for at in actions {
+            if !self.dropped.contains(&at.0) && !self.is_late(at.0, clock) {
+                acts.push(at);
+            }
+        }
+        if acts.is_empty() {
+            return Ok(());
+        }
+        for (p, a) in acts {
             let patch = &self.patches[*p];
             let attached = &patch.compiled.attachments[*a];
             let began = clock();

@@ -30,7 +30,9 @@ export interface Engine {
   run(input: EngineInput, options: object): Promise<RunResult>;
   /** The same in two steps, so that another worker may measure the input between them. */
   begin(input: EngineInput): Pending;
-  finish(pending: Pending, features: FeatureVector | null, options: object): RunResult;
+  finish(pending: Pending, features: FeatureVector | null, options: object): Promise<RunResult>;
+  /** Measures one patch that was never run here; false when there is none left. */
+  warm(): boolean;
   overlap_pays(handover_ms: number): boolean;
   learn(input: EngineInput, target: string | number): Promise<LearnResult>;
   train(options: object, progress: (value: TrainProgress) => void): Promise<TrainReport>;

@@ -68,6 +68,8 @@ export interface RunOptions extends CallOptions {
   compare?: boolean;
   /** Replaces the limits of `open` for this run. */
   costLimit?: CostLimit;
+  /** Milliseconds within which the answer must come: patches that would make it late are left out on the way. */
+  deadlineMs?: number;
   /** Which weights of a patch that was trained here. Default `best`: whichever judges better here. */
   weights?: "best" | "shared" | "personal";
 }

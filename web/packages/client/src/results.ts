@@ -17,9 +17,11 @@ export type ReasonCode =
   | "feature_missing" // a requirement names a feature that this input does not have
   | "gain_not_positive" // would not help this input
   | "not_trained" // its initial weights change nothing
+  | "gain_below_cost" // would help less than its time is worth
   | "over_limit" // too dear even alone
   | "outweighed" // fits alone, but a better set uses the limit up
-  | "conflict"; // replaces what a chosen patch replaces
+  | "conflict" // replaces what a chosen patch replaces
+  | "late"; // left out on the way: the answer would have come after its deadline
 
 export interface Candidate {
   name: string;
@@ -31,6 +33,8 @@ export interface Candidate {
   reason_code: ReasonCode;
   /** Expected gain in the patch's own metric; null where a feature is missing. */
   gain: number | null;
+  /** What feedback on this device has added to `gain`. */
+  correction: number;
   /** Measured where `cost_measured`, else estimated from multiply-accumulates. */
   cost_ms: number;
   cost_measured: boolean;

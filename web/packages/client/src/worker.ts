@@ -5,6 +5,7 @@ import type { Calls, OpenCall, Snapshot } from "./calls.js";
 import { Analyst } from "./analyst.js";
 import { decode } from "./decode.js";
 import { loadWasm, measure, openEngine, type Engine } from "./engine.js";
+import { idle } from "./idle.js";
 import { wholeProgress } from "./progress.js";
 import type { CostLimit } from "./options.js";
 import { PatchError } from "./problem.js";
@@ -67,6 +68,16 @@ async function catchUp(announced: number | undefined): Promise<void> {
   }
 }
 
+/** Measures patches one by one while no call is waiting, so that the first selection knows this device. */
+async function warmUp(): Promise<void> {
+  try {
+    do await idle();
+    while (await server.enqueue(async () => current().warm()));
+  } catch {
+    // A patch that does not run here shows in the runs that choose it.
+  }
+}
+
 const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
   async open(call, { signal, progress }) {
     const report = wholeProgress(progress);
@@ -76,12 +87,14 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
     opened = call;
     analyst = new Analyst(module);
     follow(engine.library().name);
+    if (call.live) void warmUp();
     return { ...(await snapshot()), module };
   },
   async run({ input, options }, { signal }) {
-    const { costLimit, ...rest } = options;
+    const { costLimit, deadlineMs, ...rest } = options;
     const prepared = await pixelsOf(input);
-    const all = { ...rest, ...limits(costLimit), signal };
+    const deadline = deadlineMs !== undefined && { deadline_ms: deadlineMs };
+    const all = { ...rest, ...deadline, ...limits(costLimit), signal };
     return analyst ? analyst.run(current(), prepared, all) : current().run(prepared, all);
   },
   async learn({ input, target }) {
