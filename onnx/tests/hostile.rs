@@ -1,8 +1,9 @@
 //! Hostile bytes: typed errors, never a panic.
 
+use backstitch_onnx::autodiff::{Loss, Objective, differentiate};
 use backstitch_onnx::engine::{Dims, Program};
 use backstitch_onnx::patch::{Manifest, Patch};
-use backstitch_onnx::{Code, Model};
+use backstitch_onnx::{Code, DType, Graph, Model, Node, Tensor, ValueInfo};
 use proptest::prelude::*;
 
 use crate::golden::folder;
@@ -61,6 +62,42 @@ proptest! {
             let _ = Program::compile(&model, &Dims::new());
         }
     }
+}
+
+/// One input, and nodes in a row with constants.
+fn chain(shape: &[usize], constants: &[(&str, &[i64])], nodes: Vec<Node>) -> Model {
+    let mut graph = Graph { nodes, ..Graph::default() };
+    let named = constants.iter().map(|(name, values)| ((*name).to_owned(), Tensor::vector(values)));
+    graph.initializers = named.collect();
+    graph.initializers.insert("w".to_owned(), Tensor::vector(&[1.0f32]));
+    graph.inputs = vec![ValueInfo::fixed("x", DType::F32, shape)];
+    graph.outputs = vec![ValueInfo { name: "y".to_owned(), dtype: DType::F32, shape: None }];
+    Model::from_bytes(&Model { opset: 13, graph }.to_bytes()).unwrap()
+}
+
+#[test]
+fn tensors_that_grow_step_by_step_are_refused_before_they_exist() {
+    let tiles = vec![
+        Node::new("Tile", &["x", "repeats"], &["wide"]),
+        Node::new("Tile", &["wide", "repeats"], &["y"]),
+    ];
+    let model = chain(&[1], &[("repeats", &[1 << 20])], tiles);
+    let error = Program::compile(&model, &Dims::new()).unwrap_err();
+    assert_eq!(error.code(), Code::ModelTooLarge);
+    assert!(error.message().contains("`y`"), "{error}");
+}
+
+#[test]
+fn the_gradient_of_an_enormous_resize_is_refused() {
+    let nodes = vec![
+        Node::new("Mul", &["x", "w"], &["scaled"]),
+        Node::new("Resize", &["scaled", "", "", "sizes"], &["y"]),
+    ];
+    let model = chain(&[1, 1, 1 << 12, 1], &[("sizes", &[1, 1, 1 << 13, 1])], nodes);
+    let objective = Objective { loss: Loss::MeanSquaredError, output: "y", trainable: &["w"] };
+    let error = differentiate(&model, &objective, &Dims::new()).unwrap_err();
+    assert_eq!(error.code(), Code::GradientUnsupported);
+    assert!(error.message().contains("4096 to 8192"), "{error}");
 }
 
 #[test]

@@ -6,6 +6,9 @@ use super::unsupported;
 use crate::error::Result;
 use crate::model::Node;
 
+/// Most entries of the matrix of one axis, which stands in the gradient's file.
+const MATRIX: usize = 1 << 24;
+
 pub(super) fn resize(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
     let x = node.input(0).unwrap_or_default();
     let (from, to) = (b.shape(x), b.shape(dy));
@@ -15,6 +18,10 @@ pub(super) fn resize(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
     for axis in (0..from.len()).rev() {
         if from[axis] == to[axis] && scales[axis] == 1.0 {
             continue;
+        }
+        if !(1..=MATRIX).contains(&from[axis].saturating_mul(to[axis])) {
+            let sizes = format!("axis {axis} from {} to {} samples", from[axis], to[axis]);
+            return Err(unsupported(node, &sizes, "resize between smaller, not empty extents"));
         }
         let weights = rule.weights(from[axis], to[axis], scales[axis]);
         gradient = apply(b, &gradient, axis, &weights, from[axis], to[axis]);

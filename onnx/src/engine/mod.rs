@@ -57,7 +57,7 @@ impl Program {
     /// Compiles a model for the given input shapes.
     pub fn compile(model: &Model, dims: &Dims) -> Result<Self> {
         let resolved = resolve(model, dims)?;
-        let engine_model = load(model, &resolved)?;
+        let (engine_model, _) = analyse(model, &resolved)?;
         let plan = guarded("compiling", || {
             let optimized = engine_model.into_optimized()?;
             TypedSimplePlan::new(optimized)
@@ -169,11 +169,22 @@ impl std::fmt::Debug for Program {
     }
 }
 
-/// Loads a model into the engine with these facts of its inputs.
-fn load(model: &Model, inputs: &[(DType, Vec<usize>)]) -> Result<InferenceModel> {
+/// A model in the engine with every shape that its analysis can tell, and where each named tensor lies in it.
+/// Tensors beyond the limit are refused before anything of their size is allocated.
+fn analyse(
+    model: &Model,
+    inputs: &[(DType, Vec<usize>)],
+) -> Result<(InferenceModel, BTreeMap<String, OutletId>)> {
     let lowered = lower::for_engine(model)?;
     ops::check(&lowered.graph)?;
-    Ok(parse(&lowered, inputs)?.0)
+    let (mut analysed, outlets) = parse(&lowered, inputs)?;
+    guarded("analysing", || analysed.analyse(false))?;
+    for (name, outlet) in &outlets {
+        if let Ok(fact) = analysed.outlet_fact(*outlet) {
+            sanity::check_extent(name, fact)?;
+        }
+    }
+    Ok((analysed, outlets))
 }
 
 /// The engine's model, and where each named tensor lies in it.

@@ -1,5 +1,9 @@
 //! Attributes and constants that would make the engine loop, overflow or allocate without end.
 
+use tract_onnx::prelude::InferenceFact;
+use tract_onnx::tract_hir::infer::Factoid;
+use tract_onnx::tract_hir::internal::DimLike;
+
 use crate::error::{Code, Error, Result};
 use crate::model::{Attribute, Graph, Node, limits};
 use crate::tensor::Tensor;
@@ -39,6 +43,21 @@ pub(super) fn check_attributes(node: &Node) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks that a tensor, as far as its shape is known, stays within the limit of elements.
+pub(super) fn check_extent(name: &str, fact: &InferenceFact) -> Result<()> {
+    let Some(shape) = fact.shape.concretize() else { return Ok(()) };
+    let dims = shape.iter().map(|dim| dim.to_usize().ok());
+    let elements = dims.fold(Some(1usize), |all, dim| dim.and_then(|dim| all?.checked_mul(dim)));
+    match elements {
+        Some(elements) if elements <= limits::ELEMENTS => Ok(()),
+        _ => Err(Error::new(
+            Code::ModelTooLarge,
+            format!("`{name}` has the shape {shape:?}, the limit is {} elements", limits::ELEMENTS),
+        )
+        .with_hint("run it on smaller inputs; if those are small, a Resize, Pad, Tile or Expand asks for too much")),
+    }
 }
 
 /// Checks axes that are given as a constant input.

@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tract_onnx::prelude::{InferenceFact, InferenceModelExt};
+use tract_onnx::prelude::InferenceFact;
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::internal::DimLike;
 
-use super::{Dims, Program, Shapes, Value, guarded, ops, parse, value};
+use super::{Dims, Program, Shapes, Value, analyse, value};
 use crate::error::{Code, Error, Result};
 use crate::graph::some_of;
-use crate::lower;
 use crate::model::{Dim, Model, ValueInfo, limits};
 use crate::tensor::{DType, element_count};
 
@@ -114,10 +113,7 @@ fn mismatch(info: &ValueInfo, shape: &[usize]) -> Error {
 /// leaves a tensor open, because its shape depends on values, the model is run on zeros.
 pub fn infer(model: &Model, dims: &Dims) -> Result<Shapes> {
     let resolved = resolve(model, dims)?;
-    let lowered = lower::for_engine(model)?;
-    ops::check(&lowered.graph)?;
-    let (mut analysed, outlets) = parse(&lowered, &resolved)?;
-    guarded("analysing", || analysed.analyse(false))?;
+    let (analysed, outlets) = analyse(model, &resolved)?;
     let mut shapes = Shapes::new();
     for (info, (dtype, shape)) in model.graph.inputs.iter().zip(&resolved) {
         shapes.insert(info.name.clone(), (*dtype, shape.clone()));
