@@ -44,6 +44,14 @@ mutations:
 noise-bench:
     cargo test --package backstitch-server --features secure-rng --lib fifteen_milliseconds -- --ignored --nocapture
 
+# Fuzz a parser of outside bytes, or stitching: model, manifest, stitch or contribution (needs `cargo install cargo-fuzz`).
+fuzz name seconds="600":
+    mkdir -p tests/fuzz/corpus/{{name}}
+    cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none {{name}} tests/fuzz/corpus/{{name}} \
+      $(case {{name}} in model) echo onnx/tests/golden;; manifest) echo onnx/models/fashion/patches;; esac) \
+      -- -max_total_time={{seconds}} -rss_limit_mb=4096 -timeout=30 \
+      $([ {{name}} != stitch ] || echo -len_control=0 -max_len=400)
+
 # Formatting and lints, Rust and TypeScript.
 lint: web
     cargo fmt --all --check
