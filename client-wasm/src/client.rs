@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use backstitch_client::analysis::FeatureVector;
+use backstitch_client::analysis::{self, FeatureVector};
 use backstitch_client::client::{Options, Pending as Begun};
 use backstitch_client::preprocessing::Preprocessing;
 use backstitch_client::report::{Preview, Progress, RunResult};
@@ -238,11 +238,9 @@ pub fn analyse(
 ) -> Result<JsValue, JsValue> {
     let unreadable = |e| Problem::new(Code::InputInvalid, format!("this is no preprocessing: {e}"));
     let value = serde_wasm_bindgen::from_value(preprocessing).map_err(|e| thrown(unreadable(e)))?;
-    let features = input(&given).and_then(|input| match Preprocessing::from_json(&value)? {
-        Some(preprocessing) => {
-            Ok(backstitch_client::analysis::analyse(&preprocessing.prepare(&input)?.subject))
-        }
-        None => Ok(FeatureVector::default()),
+    let features = input(&given).and_then(|input| {
+        let subject = Preprocessing::from_json(&value)?.subject(&input)?;
+        Ok(analysis::analyse(&subject))
     });
     to_js(&features.map_err(thrown)?)
 }

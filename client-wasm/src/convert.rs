@@ -53,8 +53,11 @@ pub(crate) fn number(object: &JsValue, name: &str) -> Result<Option<f64>, Proble
     }
 }
 
-/// The two kinds of input of `types.d.ts`.
+/// The kinds of input of `types.d.ts`.
 pub(crate) fn input(value: &JsValue) -> Result<Input, Problem> {
+    if let Some(text) = value.as_string() {
+        return Input::text(text);
+    }
     if let Some(image) = property(value, "image") {
         let side = |name: &str| -> Result<u32, Problem> {
             let side = number(&image, name)?
@@ -68,8 +71,8 @@ pub(crate) fn input(value: &JsValue) -> Result<Input, Problem> {
         return Input::image(side("width")?, side("height")?, data);
     }
     let (Some(data), Some(shape)) = (property(value, "data"), property(value, "shape")) else {
-        return Err(invalid("the input is neither { image } nor { data, shape }".to_owned())
-            .with_hint("give { image: { data, width, height } } or { data, shape }"));
+        return Err(invalid("the input is no text, { image } or { data, shape }".to_owned())
+            .with_hint("give a string, { image: { data, width, height } } or { data, shape }"));
     };
     let shape = dimensions(&shape)?;
     if let Some(values) = bytes(&data) {

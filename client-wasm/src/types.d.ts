@@ -1,5 +1,10 @@
-/** What a caller may give: RGBA pixels of any size, or numbers that already have the model's scale. */
+/**
+ * What a caller may give: a text (up to 1 MiB; the model reads its beginning), RGBA pixels of any size, or numbers: a
+ * series of shape [moments, channels] in its own units, with NaN where something is missing and the newest moments last,
+ * or a tensor that already has the model's scale.
+ */
 export type Input =
+  | string
   | { image: { data: Uint8ClampedArray | Uint8Array; width: number; height: number } }
   | { data: Float32Array | Float64Array | Uint8Array | Uint8ClampedArray | number[]; shape: number[] };
 

@@ -14,7 +14,7 @@ use backstitch_client::analysis::analyse;
 use backstitch_client::examples::{Example, Target};
 use backstitch_client::input::Input;
 use backstitch_client::library::Version;
-use backstitch_client::preprocessing::Preprocessing;
+use backstitch_client::preprocessing::{Preparation, Preprocessing};
 use backstitch_client::random::SplitMix;
 use backstitch_client::selection::{Candidate, Choice, CostLimit, select};
 use backstitch_client::session::{Compiled, Plan, Stitched};
@@ -83,8 +83,7 @@ fn main() -> Outcome<()> {
         let name = Name::new(patch.manifest().name.as_str())?;
         versions.push(Version::new(name, 1, Arc::new(patch.clone()), compiled, weights));
     }
-    let preprocessing = Preprocessing { width: 28, height: 28, channels: 1, ..template()? };
-    let prepared = preprocessing.prepare(&picture()?)?;
+    let prepared = preparation()?.prepare(&picture()?, session.input().1)?;
     let input = Value::f32(&prepared.shape, &prepared.values)?;
     let clock = || 0.0;
 
@@ -118,9 +117,9 @@ fn main() -> Outcome<()> {
     training(&workshop, &session, &patches[2], &prepared.values)
 }
 
-fn template() -> Outcome<Preprocessing> {
+fn preparation() -> Outcome<Preparation> {
     let json = serde_json::json!({"width": 28, "height": 28, "channels": 1});
-    Preprocessing::from_json(&json)?.ok_or_else(|| "no picture".into())
+    Ok(Preprocessing::from_json(&json)?.complete(&[])?)
 }
 
 fn candidate(version: &Version) -> Candidate<'_> {

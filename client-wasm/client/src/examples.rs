@@ -7,7 +7,7 @@ use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
 use crate::device::Scope;
-use crate::input::Input;
+use crate::input::{Input, no_gaps};
 use crate::port::Port;
 
 /// Most examples that are kept; the oldest leave first.
@@ -104,6 +104,7 @@ impl Examples {
         target: Target,
     ) -> Result<u64, Problem> {
         // The same checks as for an input, so that nothing else is ever trained on.
+        no_gaps(&values)?;
         let Input::Tensor { shape, values } = Input::tensor(shape, values)? else {
             return Err(Problem::new(Code::InputInvalid, "an example is a tensor"));
         };

@@ -1,4 +1,4 @@
-//! What a caller gives: a picture of any size, or numbers in the model's own scale. Bad input stops here.
+//! What a caller gives: a picture of any size, a text, a series, or numbers in the model's own scale. Bad input stops here.
 
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
@@ -9,7 +9,10 @@ pub const MAX_PIXELS: u64 = 64 << 20;
 /// Most numbers of a tensor.
 pub const MAX_ELEMENTS: usize = 64 << 20;
 
-/// One input, checked: sizes agree and every number is finite.
+/// Most bytes of a text: 1 MiB, several times a long novel's chapter.
+pub const MAX_TEXT_BYTES: usize = 1 << 20;
+
+/// One input, checked: sizes agree and no number is infinite.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// Red, green, blue, alpha of each pixel, row by row, not premultiplied, as a canvas yields them.
@@ -21,7 +24,10 @@ pub enum Input {
         /// `4 · width · height` bytes.
         rgba: Vec<u8>,
     },
-    /// Numbers in the scale of the model's input.
+    /// A text with at least one visible character.
+    Text(String),
+    /// Numbers in the scale of the model's input, or a series in its own units. NaN marks what is missing, which only
+    /// series may have.
     Tensor {
         /// Dimensions, outermost first.
         shape: Vec<usize>,
@@ -61,12 +67,28 @@ impl Input {
         Ok(Self::Image { width: width as usize, height: height as usize, rgba })
     }
 
-    /// Numbers. Refuses a shape that does not fit, an empty one, and NaN or infinity.
+    /// A text. Refuses one without a visible character and one above [`MAX_TEXT_BYTES`].
+    pub fn text(text: String) -> Result<Self, Problem> {
+        if text.len() > MAX_TEXT_BYTES {
+            let found = text.len();
+            return Err(invalid(format!(
+                "the text has {found} bytes, the limit is {MAX_TEXT_BYTES}"
+            ))
+            .with_hint("give the part that matters; the model reads the beginning of a text"));
+        }
+        match text.chars().all(|c| c.is_whitespace() || c.is_control()) {
+            true => Err(invalid("the text is empty".to_owned()).with_hint("write something first")),
+            false => Ok(Self::Text(text)),
+        }
+    }
+
+    /// Numbers. Refuses a shape that does not fit, an empty one, and infinity.
     pub fn tensor(shape: Vec<usize>, values: Vec<f32>) -> Result<Self, Problem> {
         check_shape(&shape, values.len())?;
-        if let Some(index) = values.iter().position(|v| !v.is_finite()) {
-            return Err(invalid(format!("element {index} is {}", values[index]))
-                .with_hint("replace NaN and infinity before asking the model"));
+        if let Some(index) = values.iter().position(|v| v.is_infinite()) {
+            return Err(invalid(format!("element {index} is {}", values[index])).with_hint(
+                "replace infinity before asking the model; NaN marks a gap in a series",
+            ));
         }
         Ok(Self::Tensor { shape, values })
     }
@@ -88,6 +110,15 @@ fn check_shape(shape: &[usize], given: usize) -> Result<(), Problem> {
         false => {
             Err(invalid(format!("the shape {shape:?} has {count} elements, {given} were given")))
         }
+    }
+}
+
+/// Refuses numbers with gaps where the model does not take series.
+pub(crate) fn no_gaps(values: &[f32]) -> Result<(), Problem> {
+    match values.iter().position(|v| v.is_nan()) {
+        None => Ok(()),
+        Some(index) => Err(invalid(format!("element {index} is NaN"))
+            .with_hint("replace NaN before asking the model")),
     }
 }
 
@@ -114,7 +145,7 @@ mod tests {
     #[test]
     fn bad_tensors_are_refused() {
         for (shape, values) in [
-            (vec![2], vec![0.0, f32::NAN]),
+            (vec![2], vec![0.0, f32::NEG_INFINITY]),
             (vec![1], vec![f32::INFINITY]),
             (vec![3], vec![0.0]),
             (vec![0, 4], vec![]),
@@ -123,5 +154,14 @@ mod tests {
             assert!(Input::tensor(shape, values).unwrap_err().is(Code::InputInvalid));
         }
         assert!(Input::tensor(vec![], vec![1.0]).is_ok());
+        assert!(no_gaps(&[0.0, f32::NAN]).unwrap_err().detail().contains("element 1"));
+    }
+
+    #[test]
+    fn empty_and_endless_texts_are_refused() {
+        for bad in ["", " \n\t", "\u{0}", &"a".repeat(10 << 20)] {
+            assert!(Input::text(bad.to_owned()).unwrap_err().is(Code::InputInvalid));
+        }
+        assert!(Input::text("a".repeat(MAX_TEXT_BYTES)).is_ok());
     }
 }

@@ -15,7 +15,7 @@ use backstitch_protocol::problem::Code;
 
 use crate::catalog::{Address, blob};
 use crate::port::Port;
-use crate::preprocessing::Preprocessing;
+use crate::preprocessing::{Preparation, Preprocessing};
 use crate::session::{Compiled, Session, Stitched, Weights};
 use crate::workshop::Workshop;
 
@@ -107,8 +107,8 @@ pub struct Broken {
 pub struct Library {
     /// The catalog.
     pub catalog: Catalog,
-    /// How pictures become inputs; `None` for other kinds of data.
-    pub preprocessing: Option<Preprocessing>,
+    /// How what a caller gives becomes the model's input.
+    pub preparation: Preparation,
     /// The primary.
     pub session: Arc<Session>,
     /// All versions in reach.
@@ -132,9 +132,15 @@ impl Library {
         loading: &Loading<'_>,
     ) -> Result<Self, Problem> {
         let preprocessing = Preprocessing::from_json(&catalog.primary.preprocessing)?;
-        let mut loader = Loader::new(port, address, &catalog, loading);
+        let vocabulary = preprocessing.vocabulary().cloned();
+        let mut loader = Loader::new(port, address, &catalog, vocabulary.as_ref(), loading);
         let file =
             loader.fetch("primary", catalog.library.as_str(), &catalog.primary.model).await?;
+        let vocabulary = match &vocabulary {
+            Some(wanted) => loader.fetch("primary", catalog.library.as_str(), wanted).await?,
+            None => Vec::new(),
+        };
+        let preparation = preprocessing.complete(&vocabulary)?;
         let mut parts = Vec::new();
         let mut broken = Vec::new();
         for entry in &catalog.patches {
@@ -161,7 +167,7 @@ impl Library {
                 Err(problem) => broken.push(Broken { name, number, problem }),
             }
         }
-        Ok(Self { catalog, preprocessing, session, versions, broken })
+        Ok(Self { catalog, preparation, session, versions, broken })
     }
 
     /// Names of the patches, in stitching order.
@@ -314,13 +320,20 @@ struct Loader<'a, P> {
 }
 
 impl<'a, P: Port> Loader<'a, P> {
-    fn new(port: &'a P, address: &'a Address, catalog: &Catalog, loading: &'a Loading<'a>) -> Self {
+    fn new(
+        port: &'a P,
+        address: &'a Address,
+        catalog: &Catalog,
+        vocabulary: Option<&Blob>,
+        loading: &'a Loading<'a>,
+    ) -> Self {
         let files = catalog
             .patches
             .iter()
             .flat_map(|e| [Some(&e.manifest), Some(&e.graph), e.weights.as_ref()]);
         let total = files
             .flatten()
+            .chain(vocabulary)
             .map(|blob| blob.bytes)
             .fold(catalog.primary.model.bytes, u64::saturating_add);
         Self { port, address, loading, done: 0, total }

@@ -49,7 +49,7 @@ pub struct PrimaryDescriptor {
     /// Names of the classes, in order.
     #[serde(default)]
     pub labels: Vec<String>,
-    /// How raw input becomes the tensor.
+    /// How raw input becomes the tensor. A value `{"file": path}` names a file of the library.
     #[serde(default)]
     pub preprocessing: serde_json::Value,
 }

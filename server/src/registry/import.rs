@@ -9,6 +9,7 @@ use backstitch_protocol::catalog::Blob;
 use backstitch_protocol::contribution::MAX_PARAMETERS;
 use backstitch_protocol::id::Name;
 use backstitch_protocol::problem::Code;
+use serde_json::Value;
 use sqlx::Row as _;
 
 use super::alias::{self, CANDIDATE, CHAMPION, Evidence};
@@ -49,7 +50,7 @@ pub async fn import(store: &Store, blobs: &Blobs, source: &Source, now: u64) -> 
 }
 
 async fn read(blobs: &Blobs, source: &Source, now: u64) -> Result<Checked> {
-    let descriptor = LibraryDescriptor::from_bytes(&source.read("library.json")?)?;
+    let mut descriptor = LibraryDescriptor::from_bytes(&source.read("library.json")?)?;
     let bytes = source.read(&descriptor.primary.file)?;
     let model = Model::from_bytes(&bytes).map_err(|e| e.context(&descriptor.primary.file))?;
     let digest = Digest::of(&bytes);
@@ -86,6 +87,7 @@ async fn read(blobs: &Blobs, source: &Source, now: u64) -> Result<Checked> {
             evaluations.insert(task.name.clone(), read_held_out(blobs, source, files).await?);
         }
     }
+    put_files(blobs, source, &mut descriptor.primary.preprocessing).await?;
     let samples = match &descriptor.samples {
         Some(path) => Some(put(blobs, source.read(path)?.into_owned()).await?),
         None => None,
@@ -142,6 +144,16 @@ async fn read_patch(
         evaluation: None,
     };
     Ok((version, count))
+}
+
+/// Each `{"file": path}` of the preprocessing, such as a vocabulary, becomes the blob that a catalog vouches for.
+async fn put_files(blobs: &Blobs, source: &Source, preprocessing: &mut Value) -> Result<()> {
+    for value in preprocessing.as_object_mut().into_iter().flat_map(|keys| keys.values_mut()) {
+        let Some(file) = value.get("file").and_then(Value::as_str) else { continue };
+        let blob = put(blobs, source.read(file)?.into_owned()).await?;
+        *value = serde_json::to_value(blob).while_doing("naming a blob")?;
+    }
+    Ok(())
 }
 
 async fn put(blobs: &Blobs, bytes: Vec<u8>) -> Result<Blob> {

@@ -13,7 +13,7 @@ use crate::input::Input;
 use crate::library::{Library, Version};
 use crate::overlap::beside;
 use crate::port::Port;
-use crate::preprocessing::{Prepared, plain};
+use crate::preprocessing::Prepared;
 use crate::report::{Considered, Lit, Ranked, RunCost, RunResult, Used};
 use crate::selection::{Candidate, Choice, CostLimit, Selection, select};
 use crate::session::{Compiled, Deadline, Plan, Ran, Reusable, Stage, Step, Stitched};
@@ -129,7 +129,7 @@ impl<P: Port> Client<P> {
     fn prepare_run(&self, live: Arc<Adapted>, input: &Input) -> Result<Pending, Problem> {
         let began = self.port.now_ms();
         let prepared = prepare(&live.library, input)?;
-        let input = Value::f32(&prepared.shape, &prepared.values)?;
+        let input = live.library.session.feed(&prepared.shape, &prepared.values)?;
         let stages = vec![Stage { name: "prepare".to_owned(), ms: self.port.now_ms() - began }];
         Ok(Pending {
             live,
@@ -396,10 +396,7 @@ pub(super) fn stage_of(version: &Version) -> String {
 }
 
 pub(super) fn prepare(library: &Library, input: &Input) -> Result<Prepared, Problem> {
-    match &library.preprocessing {
-        Some(preprocessing) => preprocessing.prepare(input),
-        None => plain(input, library.session.input().1),
-    }
+    library.preparation.prepare(input, library.session.input().1)
 }
 
 fn primary_ms(cost: &CostModel, library: &Library) -> f64 {

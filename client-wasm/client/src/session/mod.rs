@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use backstitch_onnx::cost::{Cost, cost};
 use backstitch_onnx::cut::cut_for;
 use backstitch_onnx::engine::infer;
-use backstitch_onnx::{DType, Digest, Dims, Model, Program, Shapes};
+use backstitch_onnx::{DType, Digest, Dims, Model, Program, Shapes, Value};
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
 
@@ -107,6 +107,11 @@ impl Session {
         (&self.input, self.shape(&self.input))
     }
 
+    /// Values as the engine takes them at the input: whole numbers where the model takes ids.
+    pub fn feed(&self, shape: &[usize], values: &[f32]) -> Result<Value, Problem> {
+        feed(self.shapes.get(&self.input).map(|(dtype, _)| *dtype), shape, values)
+    }
+
     /// Name and shape of the answer.
     pub fn output(&self) -> (&str, &[usize]) {
         (&self.output, self.shape(&self.output))
@@ -155,6 +160,20 @@ impl Segment {
             program,
         })
     }
+}
+
+/// Prepared values in the input's own type.
+pub(crate) fn feed(
+    dtype: Option<DType>,
+    shape: &[usize],
+    values: &[f32],
+) -> Result<Value, Problem> {
+    Ok(match dtype {
+        Some(DType::I64) => {
+            Value::i64(shape, &values.iter().map(|v| *v as i64).collect::<Vec<_>>())?
+        }
+        _ => Value::f32(shape, values)?,
+    })
 }
 
 /// The shapes of a model's inputs, where they are known by name.

@@ -13,7 +13,7 @@ use backstitch_protocol::problem::Code;
 use serde::Serialize;
 
 use crate::examples::{Example, Target};
-use crate::session::Session;
+use crate::session::{Session, feed};
 
 /// Most examples in one step, whatever a manifest says.
 const MAX_BATCH: usize = 256;
@@ -65,6 +65,8 @@ pub struct Trainer {
     pub(super) parameters: Vec<Parameter>,
     pub(super) batch: usize,
     loss: Loss,
+    /// The type of the model's input.
+    input: Option<DType>,
     prefix: Option<Program>,
     /// What the trainable part reads besides weights and target, with the shape of one example.
     border: Vec<Border>,
@@ -156,6 +158,7 @@ impl Trainer {
             parameters,
             batch,
             loss,
+            input: session.shapes().get(input).map(|(dtype, _)| *dtype),
             prefix,
             border,
             step: Program::compile(&gradient, &gradient_dims)?,
@@ -187,7 +190,7 @@ impl Trainer {
     /// Runs the frozen part on one example. Its result serves every later step and version.
     pub fn activate(&self, example: &Example) -> Result<Activation, Problem> {
         self.check_target(&example.target)?;
-        let value = Value::f32(&example.shape, &example.values)?;
+        let value = feed(self.input, &example.shape, &example.values)?;
         let made: BTreeMap<String, Value> = match &self.prefix {
             Some(prefix) => {
                 let outputs = prefix.run_ordered(std::slice::from_ref(&value))?;

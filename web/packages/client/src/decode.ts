@@ -8,12 +8,9 @@ export interface Pixels {
   image: { data: Uint8ClampedArray; width: number; height: number };
 }
 
-export async function decode(
-  input: WireInput,
-  modality: string,
-): Promise<Pixels | TensorInput | { text: string }> {
+export async function decode(input: WireInput, modality: string): Promise<Pixels | TensorInput | string> {
   if (typeof input === "string") {
-    if (modality === "text") return { text: input };
+    if (modality === "text") return input;
     throw new PatchError(
       "input_invalid",
       `this library takes ${modality} input, not text`,

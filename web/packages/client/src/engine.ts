@@ -20,7 +20,7 @@ import type {
   TrainReport,
 } from "./results.js";
 
-export type EngineInput = Pixels | TensorInput;
+export type EngineInput = Pixels | TensorInput | string;
 
 /** A run whose first segment is done. */
 export type Pending = object;

@@ -4,13 +4,16 @@
 import type { PatchError } from "./problem.js";
 import type { LibraryInfo, Privacy, RefreshResult, RunResult, TrainProgress } from "./results.js";
 
-/** Numbers with a shape, row-major, already in the model's scale. */
+/**
+ * Numbers with a shape, row-major: a tensor in the model's scale, or a series `[moments, channels]` in its own units, the
+ * newest moments last, NaN where something is missing.
+ */
 export interface TensorInput {
   data: Float32Array | Float64Array | Uint8Array | Uint8ClampedArray | number[];
   shape: number[];
 }
 
-/** Anything that a model can be run on. A `string` needs a text library. */
+/** Anything that a model can be run on. A `string` needs a text library, whose model reads its beginning. */
 export type Input =
   | ImageData
   | ImageBitmap

@@ -36,12 +36,8 @@ async function changed<T>(result: T): Promise<T> {
   return result;
 }
 
-const pixelsOf = async (input: Parameters<typeof decode>[0]): Promise<Parameters<Engine["run"]>[0]> => {
-  const decoded = await decode(input, current().library().modality);
-  if ("text" in decoded)
-    throw new PatchError("input_invalid", "text libraries are not supported yet", "give { data, shape }");
-  return decoded;
-};
+const decoded = (input: Parameters<typeof decode>[0]): ReturnType<typeof decode> =>
+  decode(input, current().library().modality);
 
 const limits = (limit: CostLimit | undefined): object => ({
   ...(limit?.ms !== undefined && { cost_limit_ms: limit.ms }),
@@ -92,13 +88,13 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
   },
   async run({ input, options }, { signal }) {
     const { costLimit, deadlineMs, ...rest } = options;
-    const prepared = await pixelsOf(input);
+    const prepared = await decoded(input);
     const deadline = deadlineMs !== undefined && { deadline_ms: deadlineMs };
     const all = { ...rest, ...deadline, ...limits(costLimit), signal };
     return analyst ? analyst.run(current(), prepared, all) : current().run(prepared, all);
   },
   async learn({ input, target }) {
-    return changed(await current().learn(await pixelsOf(input), target));
+    return changed(await current().learn(await decoded(input), target));
   },
   async train(options, { signal, progress }) {
     return changed(await current().train({ ...options, signal }, progress));

@@ -290,8 +290,8 @@ mod tests {
             let rgba = bytes.chunks_exact(3).flat_map(|p| [p[0], p[1], p[2], 255]).collect();
             let input = Input::image(case.width as u32, case.height as u32, rgba).unwrap();
             let json = json!({"width": case.width, "height": case.height, "channels": 3});
-            let preprocessing = Preprocessing::from_json(&json).unwrap().unwrap();
-            let found = analyse(&preprocessing.prepare(&input).unwrap().subject);
+            let preprocessing = Preprocessing::from_json(&json).unwrap();
+            let found = analyse(&preprocessing.subject(&input).unwrap());
             assert_eq!(found.0.len(), DESCRIPTIONS.len());
             for description in DESCRIPTIONS {
                 let name = description.name;

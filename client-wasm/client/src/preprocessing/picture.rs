@@ -5,11 +5,11 @@
 //! black. Transparent pixels are laid over black.
 
 use backstitch_protocol::Problem;
-use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
-use crate::analysis::{Picture, Subject};
-use crate::input::{Input, invalid};
+use super::{Prepared, out_of_range, read};
+use crate::analysis::{Picture as Levels, Subject};
+use crate::input::{Input, invalid, no_gaps};
 
 /// ITU-R BT.601 luma weights of red, green and blue.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
@@ -20,7 +20,7 @@ const MAX_SIDE: usize = 4096;
 /// How a library wants its pictures. Unknown keys are refused, because ignoring one would feed the model wrongly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Preprocessing {
+pub struct Picture {
     /// Pixels across.
     pub width: usize,
     /// Pixels down.
@@ -70,41 +70,19 @@ pub struct Plane {
     pub pixels: Vec<f32>,
 }
 
-/// An input ready for the model and for analysis.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Prepared {
-    /// The shape of the model's input, with a batch of one.
-    pub shape: Vec<usize>,
-    /// Its values, row-major.
-    pub values: Vec<f32>,
-    /// What the analysis looks at.
-    pub subject: Subject,
-}
-
-impl Preprocessing {
-    /// Reads the catalog's description; anything but an object with a width is no picture and yields `None`.
-    pub fn from_json(value: &serde_json::Value) -> Result<Option<Self>, Problem> {
-        if value.get("width").is_none() {
-            return Ok(None);
-        }
-        let bad =
-            |what: String| Problem::new(Code::CatalogInvalid, format!("preprocessing: {what}"));
-        let read: Self = serde_json::from_value(value.clone()).map_err(|e| {
-            bad(e.to_string()).with_hint("a newer client may be needed for this library")
-        })?;
+impl Picture {
+    /// Reads and checks the catalog's description.
+    pub(super) fn from_json(value: &serde_json::Value) -> Result<Self, Problem> {
+        let read: Self = read(value)?;
         let sides = (1..=MAX_SIDE).contains(&read.width) && (1..=MAX_SIDE).contains(&read.height);
         let per_channel = |v: &[f64]| v.is_empty() || v.len() == read.channels;
         let numbers = read.scale.is_finite()
             && read.mean.iter().all(|m| m.is_finite())
             && read.std.iter().all(|s| s.is_finite() && *s != 0.0);
-        match sides
-            && matches!(read.channels, 1 | 3)
-            && per_channel(&read.mean)
-            && per_channel(&read.std)
-            && numbers
-        {
-            true => Ok(Some(read)),
-            false => Err(bad(format!("{value} is out of range"))),
+        let channels = matches!(read.channels, 1 | 3);
+        match sides && channels && per_channel(&read.mean) && per_channel(&read.std) && numbers {
+            true => Ok(read),
+            false => Err(out_of_range(value)),
         }
     }
 
@@ -113,7 +91,12 @@ impl Preprocessing {
     pub fn prepare(&self, input: &Input) -> Result<Prepared, Problem> {
         match input {
             Input::Image { width, height, rgba } => Ok(self.picture(*width, *height, rgba)),
-            Input::Tensor { shape, values } => self.tensor(shape, values),
+            Input::Tensor { shape, values } => {
+                no_gaps(values)?;
+                self.tensor(shape, values)
+            }
+            Input::Text(_) => Err(invalid("this library takes pictures, not text".to_owned())
+                .with_hint("give a picture, or numbers of the model's shape")),
             Input::Bytes { shape, values } => {
                 let of = |i: usize| match self.layout {
                     Layout::Nchw => i / (self.width * self.height),
@@ -176,7 +159,7 @@ impl Preprocessing {
             Ok(colours) => (mix(&colours), Some(colours)),
             Err(grey) => (grey.into_iter().next().unwrap_or_default(), None),
         };
-        Subject::Picture(Picture { luminance: Plane { width, height, pixels }, colours })
+        Subject::Picture(Levels { luminance: Plane { width, height, pixels }, colours })
     }
 
     fn index(&self, channel: usize, pixel: usize) -> usize {
@@ -196,24 +179,6 @@ impl Preprocessing {
         let mean = self.mean.get(channel).copied().unwrap_or(0.0);
         let std = self.std.get(channel).copied().unwrap_or(1.0);
         (value * std + mean) / (255.0 * self.scale)
-    }
-}
-
-/// Any tensor, for a library without picture preprocessing. It must have the model's shape.
-pub fn plain(input: &Input, wanted: &[usize]) -> Result<Prepared, Problem> {
-    match input {
-        Input::Tensor { shape, values } if shape == wanted => {
-            Ok(Prepared { shape: shape.clone(), values: values.clone(), subject: Subject::Numbers })
-        }
-        Input::Bytes { shape, values } if shape == wanted => {
-            let values = values.iter().map(|b| f32::from(*b)).collect();
-            Ok(Prepared { shape: shape.clone(), values, subject: Subject::Numbers })
-        }
-        Input::Tensor { shape, .. } | Input::Bytes { shape, .. } => {
-            Err(invalid(format!("the input has the shape {shape:?}, the model takes {wanted:?}")))
-        }
-        Input::Image { .. } => Err(invalid("this library does not take pictures".to_owned())
-            .with_hint(format!("give numbers of shape {wanted:?}"))),
     }
 }
 
@@ -280,12 +245,12 @@ fn weights(from: usize, to: usize) -> Vec<(usize, Vec<f32>)> {
 
 #[cfg(test)]
 mod tests {
+    use backstitch_protocol::problem::Code;
+
     use super::*;
 
-    fn fashion() -> Preprocessing {
-        Preprocessing::from_json(&serde_json::json!({"width": 28, "height": 28, "channels": 1}))
-            .unwrap()
-            .unwrap()
+    fn fashion() -> Picture {
+        Picture::from_json(&serde_json::json!({"width": 28, "height": 28, "channels": 1})).unwrap()
     }
 
     fn grey(width: u32, height: u32, f: impl Fn(u32, u32) -> u8) -> Input {
@@ -350,12 +315,12 @@ mod tests {
     fn normalised_channels_are_undone_for_analysis() {
         let json = serde_json::json!({"width": 4, "height": 4, "channels": 3, "layout": "nhwc",
             "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]});
-        let preprocessing = Preprocessing::from_json(&json).unwrap().unwrap();
+        let preprocessing = Picture::from_json(&json).unwrap();
         let prepared = preprocessing.prepare(&grey(4, 4, |_, _| 51)).unwrap();
         assert!((prepared.values[0] + 0.6).abs() < 1e-6);
         let again = Input::tensor(prepared.shape.clone(), prepared.values.clone()).unwrap();
         for subject in [prepared.subject, preprocessing.prepare(&again).unwrap().subject] {
-            let Subject::Picture(Picture { luminance, colours: Some(colours) }) = subject else {
+            let Subject::Picture(Levels { luminance, colours: Some(colours) }) = subject else {
                 panic!("no picture in colour: {subject:?}");
             };
             let levels = colours.iter().flatten().chain(&luminance.pixels);
@@ -371,8 +336,7 @@ mod tests {
             serde_json::json!({"width": 1, "height": 1, "channels": 1, "rotate": true}),
             serde_json::json!({"width": 1, "height": 1, "channels": 1, "std": [0.0]}),
         ] {
-            assert!(Preprocessing::from_json(&bad).unwrap_err().is(Code::CatalogInvalid));
+            assert!(Picture::from_json(&bad).unwrap_err().is(Code::CatalogInvalid));
         }
-        assert_eq!(Preprocessing::from_json(&serde_json::json!({})).unwrap(), None);
     }
 }

@@ -1,0 +1,72 @@
+//! From a text to token ids.
+
+use backstitch_protocol::Problem;
+use backstitch_protocol::catalog::Blob;
+use serde::{Deserialize, Serialize};
+
+use super::{Prepared, WordPiece, out_of_range, read};
+use crate::analysis::Subject;
+use crate::input::{Input, invalid};
+
+/// Most tokens of a model's input.
+const MAX_TOKENS: usize = 4096;
+
+/// How a library wants its texts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// Tokens of the model's input, start and end included. A shorter text is filled up with zeros; of a longer one
+    /// the model sees the beginning, while analysis sees all of it.
+    pub max_tokens: usize,
+    /// The uncased WordPiece vocabulary, one piece a line.
+    pub vocabulary: Blob,
+    /// For people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+}
+
+/// A description with its vocabulary.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    max_tokens: usize,
+    words: WordPiece,
+}
+
+impl Text {
+    pub(super) fn from_json(value: &serde_json::Value) -> Result<Self, Problem> {
+        let read: Self = read(value)?;
+        match (3..=MAX_TOKENS).contains(&read.max_tokens) {
+            true => Ok(read),
+            false => Err(out_of_range(value)),
+        }
+    }
+}
+
+impl Tokenizer {
+    /// Fails where the vocabulary lacks what every text needs.
+    pub fn new(text: Text, vocabulary: &[u8]) -> Result<Self, Problem> {
+        Ok(Self { max_tokens: text.max_tokens, words: WordPiece::new(vocabulary)? })
+    }
+
+    /// The model's input of a text: `[1, max_tokens]` token ids.
+    pub fn prepare(&self, input: &Input) -> Result<Prepared, Problem> {
+        let text = given(input)?;
+        // Ids are below 2²⁴, so that f32 holds them exactly.
+        let mut values: Vec<f32> =
+            self.words.encode(text, self.max_tokens).into_iter().map(|id| id as f32).collect();
+        values.resize(self.max_tokens, 0.0);
+        Ok(Prepared {
+            shape: vec![1, self.max_tokens],
+            values,
+            subject: Subject::Text(text.to_owned()),
+        })
+    }
+}
+
+/// The text of an input.
+pub(super) fn given(input: &Input) -> Result<&str, Problem> {
+    match input {
+        Input::Text(text) => Ok(text),
+        _ => Err(invalid("this library takes text".to_owned()).with_hint("give a string")),
+    }
+}
