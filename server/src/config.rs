@@ -22,7 +22,7 @@ pub struct Config {
     pub store: String,
     /// `file://PATH`; empty: `blobs` in the data folder.
     pub blobs: String,
-    /// Libraries to import at start: `embedded:fashion` or a folder with a `library.json`.
+    /// Libraries to import at start: `embedded:fashion` (or another sample) or a folder with a `library.json`.
     pub libraries: Vec<String>,
     /// The plane for everybody.
     pub public: Public,

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed step of a test ends it")]
 
+mod libraries;
 mod mutations;
 mod tidy;
 mod whole_loop;

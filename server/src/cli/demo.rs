@@ -16,7 +16,7 @@ use clap::Args;
 use super::{asked_to_stop, start_log};
 use crate::config::{Config, Log, LogFormat};
 use crate::failure::{Failure, Result};
-use crate::registry::{Catalogs, Source};
+use crate::registry::{Catalogs, SAMPLES, Source};
 use crate::server::{Running, Server};
 
 /// The embedded library that the simulated devices use.
@@ -82,7 +82,8 @@ impl Demo {
 
     /// On the wanted ports, or on free ones if something else listens there.
     async fn start(&self, data: PathBuf) -> Result<Running> {
-        let mut config = Config { data, ..Config::default() };
+        let libraries = SAMPLES.iter().map(|name| format!("embedded:{name}")).collect();
+        let mut config = Config { data, libraries, ..Config::default() };
         let next = self.port.checked_add(1).ok_or_else(|| {
             Problem::new(Code::RequestInvalid, "port 65535 leaves none for the operators")
         })?;
@@ -106,7 +107,7 @@ fn contribute(node: NodeOptions, clients: usize, ended: &AtomicBool) -> Result<(
     if clients == 0 {
         return Ok(());
     }
-    let source = Source::Embedded;
+    let source = Source::Embedded(LIBRARY);
     let images = source.read("data/pool-images-idx3-ubyte.gz")?;
     let pictures = Pictures::read(&images, &source.read("data/pool-labels-idx1-ubyte.gz")?)?;
     // One thread, so that the page keeps a core.

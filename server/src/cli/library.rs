@@ -20,7 +20,7 @@ pub(super) enum LibraryCommand {
         after_help = "Example: backstitch library import onnx/models/fashion --data backstitch-data"
     )]
     Import {
-        /// A folder with a library.json, or embedded:fashion.
+        /// A folder with a library.json, or embedded:fashion, embedded:motion, embedded:anomalies, embedded:sentiment.
         source: String,
         #[command(flatten)]
         config: ConfigArgs,

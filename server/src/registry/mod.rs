@@ -14,4 +14,4 @@ pub use descriptor::{HeldOut, LibraryDescriptor, TaskDescriptor};
 pub use import::{Imported, import};
 pub use key::signing_key;
 pub(crate) use key::token;
-pub use source::Source;
+pub use source::{SAMPLES, Source};

@@ -1,4 +1,4 @@
-//! Where a library is read from: a folder, or the sample that is embedded in the program.
+//! Where a library is read from: a folder, or one of the samples that are embedded in the program.
 
 use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
@@ -9,33 +9,39 @@ use rust_embed::RustEmbed;
 
 use crate::failure::{Failure, Result, not_found};
 
-/// The sample library. Debug builds read it from the source tree.
+/// The sample libraries, a folder each. Debug builds read them from the source tree.
 #[derive(RustEmbed)]
-#[folder = "../onnx/models/fashion"]
+#[folder = "../onnx/models"]
 #[allow_missing = true]
-#[exclude = "make/*"]
-#[exclude = "golden/*"]
-#[exclude = "data/test-*"]
-struct Fashion;
+#[exclude = "*/make/*"]
+#[exclude = "*/golden/*"]
+#[exclude = "*/data/test-*"]
+struct Samples;
+
+/// The names of the sample libraries, the smallest first.
+pub const SAMPLES: &[&str] = &["fashion", "motion", "anomalies", "sentiment"];
 
 /// A readable library.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A folder with a `library.json`.
     Folder(PathBuf),
-    /// The embedded `fashion` library.
-    Embedded,
+    /// One of [`SAMPLES`].
+    Embedded(&'static str),
 }
 
 impl Source {
-    /// `embedded:fashion`, or a folder.
+    /// `embedded:` and one of [`SAMPLES`], or a folder.
     pub fn parse(text: &str) -> Result<Self> {
         match text.strip_prefix("embedded:") {
-            Some("fashion") => Ok(Self::Embedded),
-            Some(other) => {
-                Err(Problem::new(Code::RequestInvalid, format!("no library `{other}` is embedded"))
-                    .with_hint("the embedded library is embedded:fashion"))
-            }
+            Some(name) => SAMPLES
+                .iter()
+                .find(|known| **known == name)
+                .map(|name| Self::Embedded(name))
+                .ok_or_else(|| {
+                    Problem::new(Code::RequestInvalid, format!("no library `{name}` is embedded"))
+                        .with_hint(format!("embedded are {}", SAMPLES.join(", ")))
+                }),
             None => Ok(Self::Folder(text.into())),
         }
     }
@@ -55,7 +61,9 @@ impl Source {
             ));
         }
         match self {
-            Self::Embedded => Ok(Fashion::get(path).map(|file| file.data)),
+            Self::Embedded(name) => {
+                Ok(Samples::get(&format!("{name}/{path}")).map(|file| file.data))
+            }
             Self::Folder(folder) => match std::fs::read(folder.join(path)) {
                 Ok(bytes) => Ok(Some(bytes.into())),
                 Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -69,7 +77,7 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Folder(folder) => folder.display().fmt(f),
-            Self::Embedded => f.write_str("embedded:fashion"),
+            Self::Embedded(name) => write!(f, "embedded:{name}"),
         }
     }
 }
@@ -89,5 +97,10 @@ mod tests {
             assert!(source.read(bad).unwrap_err().is(Code::RequestInvalid), "{bad}");
         }
         assert!(Source::parse("embedded:other").is_err());
+        for name in SAMPLES {
+            let sample = Source::parse(&format!("embedded:{name}")).unwrap();
+            assert!(sample.read("library.json").is_ok(), "{sample}");
+            assert!(sample.read("../fashion/library.json").is_err(), "{sample}");
+        }
     }
 }

@@ -1,0 +1,267 @@
+//! The sample libraries of text and series, from their files through server and client: the answers are those of
+//! onnxruntime, the right patch is chosen, a person's own patch learns, and bad input is told apart.
+
+use std::path::{Path, PathBuf};
+
+use backstitch_client::client::{Answer, RunOptions, TrainOptions, WeightChoice};
+use backstitch_client::input::Input;
+use backstitch_client::preprocessing::WordPiece;
+use backstitch_client::report::RunResult;
+use backstitch_client::selection::Choice;
+use backstitch_edge::node::{Labelled, Node, NodeOptions};
+use backstitch_protocol::Problem;
+use backstitch_protocol::id::Name;
+use backstitch_protocol::problem::Code;
+use backstitch_server::{Config, Server};
+use futures::executor::block_on;
+use serde_json::Value;
+
+fn folder(library: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../onnx/models").join(library)
+}
+
+fn json(library: &str, file: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(folder(library).join(file)).unwrap()).unwrap()
+}
+
+/// Runs a test on a device that has the library open, from a server of its own.
+fn with_node(library: &'static str, test: impl FnOnce(Node) + Send + 'static) {
+    let data = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut config = Config::in_folder(data.path());
+        config.libraries = vec![folder(library).to_str().unwrap().to_owned()];
+        let running = Server::start(config).await.unwrap();
+        let options = NodeOptions {
+            server_url: running.public_url(),
+            library: library.to_owned(),
+            ..NodeOptions::default()
+        };
+        let test = move || test(Node::open(&options).unwrap());
+        tokio::task::spawn_blocking(test).await.unwrap();
+        running.shutdown().await;
+    });
+}
+
+fn run(node: &Node, input: &Input, choice: Choice) -> Result<RunResult, Problem> {
+    let options = RunOptions { choice, ..RunOptions::default() };
+    block_on(node.client().run(input, &options, &|| false))
+}
+
+fn named(patch: &str) -> Choice {
+    match patch {
+        "" => Choice::None,
+        patch => Choice::Named(vec![Name::new(patch).unwrap()]),
+    }
+}
+
+fn numbers(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect()
+}
+
+fn check_close(found: &[f32], wanted: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), wanted.len(), "{what}");
+    for (found, wanted) in found.iter().zip(wanted) {
+        let allowed = tolerance * (1.0 + wanted.abs());
+        assert!((found - wanted).abs() <= allowed, "{what}: {found}, not {wanted}");
+    }
+}
+
+fn check_refused(node: &Node, input: Result<Input, Problem>, what: &str) {
+    let problem = input.and_then(|input| run(node, &input, Choice::Auto)).unwrap_err();
+    assert!(problem.is(Code::InputInvalid), "{what}: {problem}");
+    assert!(!problem.detail().is_empty(), "{what}");
+}
+
+#[test]
+fn tokens_are_those_of_the_models_own_tokenizer() {
+    let golden = json("sentiment", "golden/tokens.json");
+    let words =
+        WordPiece::new(&std::fs::read(folder("sentiment").join("vocab.txt")).unwrap()).unwrap();
+    let limit = golden["limit"].as_u64().unwrap() as usize;
+    let cases = golden["cases"].as_array().unwrap();
+    assert!(cases.len() > 90);
+    for case in cases {
+        let text = case["text"].as_str().unwrap();
+        let wanted: Vec<u32> =
+            case["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect();
+        assert_eq!(words.encode(text, limit), wanted, "{text:?}");
+    }
+}
+
+#[test]
+fn sentences_are_answered_and_their_domain_is_found() {
+    with_node("sentiment", |node| {
+        let golden = json("sentiment", "golden/forward.json");
+        let tolerance = golden["tolerance"].as_f64().unwrap() as f32;
+        for case in golden["cases"].as_array().unwrap() {
+            let text = case["text"].as_str().unwrap();
+            let input = Input::text(text.to_owned()).unwrap();
+            for (patch, logits) in case["logits"].as_object().unwrap() {
+                let result = run(&node, &input, named(patch)).unwrap();
+                check_close(
+                    &result.output,
+                    &numbers(logits),
+                    tolerance,
+                    &format!("{patch} {text}"),
+                );
+            }
+        }
+        let samples = json("sentiment", "data/samples.json");
+        let samples = samples["samples"].as_array().unwrap();
+        let (mut domains, mut labels) = (0, 0);
+        for sample in samples {
+            let input = Input::text(sample["text"].as_str().unwrap().to_owned()).unwrap();
+            let result = run(&node, &input, Choice::Auto).unwrap();
+            assert_eq!(result.patches.len(), 1, "{sample}");
+            domains += usize::from(sample["domain"] == *result.patches[0].name.as_str());
+            labels += usize::from(sample["label"] == result.top[0].index);
+        }
+        // The tests of the whole sets are in make/results.json; these are a few real sentences.
+        assert!(3 * domains >= 2 * samples.len(), "{domains} of {} domains", samples.len());
+        assert!(4 * labels >= 3 * samples.len(), "{labels} of {} labels", samples.len());
+        check_refused(&node, Input::text(String::new()), "an empty text");
+        check_refused(&node, Input::text("a ".repeat(5 << 20)), "10 MB");
+        check_refused(&node, Input::tensor(vec![1, 64], vec![0.0; 64]), "numbers");
+        let long = Input::text("good ".repeat(200_000)).unwrap();
+        let short = Input::text("good ".repeat(62)).unwrap();
+        let answer = |input| run(&node, input, Choice::None).unwrap().output;
+        assert_eq!(answer(&long), answer(&short), "the model reads the beginning");
+    });
+}
+
+/// The recordings of the sample file: person, class, and numbers moment by moment.
+fn recordings() -> Vec<(u64, usize, Vec<f32>)> {
+    use base64::Engine as _;
+    let file = json("motion", "data/samples.json");
+    let scale = file["scale"].as_f64().unwrap() as f32;
+    let decode = |sample: &Value| {
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(sample["values"].as_str().unwrap())
+            .unwrap();
+        let values = bytes.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])));
+        let values = values.map(|v| v * scale).collect();
+        (sample["person"].as_u64().unwrap(), sample["label"].as_u64().unwrap() as usize, values)
+    };
+    file["samples"].as_array().unwrap().iter().map(decode).collect()
+}
+
+const CHANNELS: usize = 6;
+const WINDOW: usize = 128;
+
+/// Windows of one half of a recording.
+fn windows(values: &[f32], second: bool, stride: usize, class: usize) -> Vec<Labelled> {
+    let moments = values.len() / CHANNELS;
+    let (from, to) = if second { (moments / 2, moments) } else { (0, moments / 2) };
+    (from..=to - WINDOW)
+        .step_by(stride)
+        .map(|start| {
+            let window = values[start * CHANNELS..(start + WINDOW) * CHANNELS].to_vec();
+            Labelled { input: Input::tensor(vec![WINDOW, CHANNELS], window).unwrap(), class }
+        })
+        .collect()
+}
+
+#[test]
+fn a_persons_own_patch_learns_how_they_move() {
+    with_node("motion", |node| {
+        let recordings = recordings();
+        let golden = json("motion", "golden/forward.json");
+        for case in golden["cases"].as_array().unwrap() {
+            let values = &recordings[case["sample"].as_u64().unwrap() as usize].2;
+            let shape = vec![values.len() / CHANNELS, CHANNELS];
+            let result =
+                run(&node, &Input::tensor(shape, values.clone()).unwrap(), Choice::None).unwrap();
+            check_close(&result.output, &numbers(&case["logits"]), 1e-3, "the newest window");
+        }
+        let person = recordings[0].0;
+        let own: Vec<_> = recordings.iter().filter(|(who, _, _)| *who == person).collect();
+        let mut learn = Vec::new();
+        let mut judge = Vec::new();
+        for (_, class, values) in &own {
+            learn.extend(windows(values, false, 32, *class));
+            judge.extend(windows(values, true, 64, *class));
+        }
+        // Every fifth example judges: exercises take turns, so that each is judged.
+        let order = |i: usize| (i * 97) % learn.len();
+        let mixed: Vec<Labelled> = (0..learn.len()).map(|i| learn[order(i)].clone()).collect();
+        node.teach(&mixed).unwrap();
+        let options = TrainOptions { epochs: Some(30), ..TrainOptions::default() };
+        let report = block_on(node.client().train(&options, &|_| {}, &|| false)).unwrap();
+        assert!(report.improved, "{:?} {:?}", report.shared, report.personal);
+        let share = |weights: WeightChoice| {
+            let right = judge.iter().filter(|window| {
+                let options = RunOptions { weights, ..RunOptions::default() };
+                let result = block_on(node.client().run(&window.input, &options, &|| false));
+                result.unwrap().top[0].index == window.class
+            });
+            right.count() as f64 / judge.len() as f64
+        };
+        let (before, after) = (share(WeightChoice::Shared), share(WeightChoice::Personal));
+        assert!(before < 0.9 && after >= 0.95, "from {before:.3} to {after:.3}");
+        let gap = |at: usize, value: f32| {
+            let mut values = own[0].2.clone();
+            values[at] = value;
+            let shape = vec![values.len() / CHANNELS, CHANNELS];
+            Input::tensor(shape, values)
+        };
+        let newest = own[0].2.len() - 40;
+        run(&node, &gap(newest, f32::NAN).unwrap(), Choice::Auto).unwrap();
+        check_refused(&node, gap(newest, f32::INFINITY), "infinity");
+        let gone = Input::tensor(vec![WINDOW, CHANNELS], vec![f32::NAN; WINDOW * CHANNELS]);
+        check_refused(&node, gone, "nothing but gaps");
+        check_refused(&node, Input::text("jump".to_owned()), "a text");
+    });
+}
+
+#[test]
+fn anomalies_are_told_once() {
+    with_node("anomalies", |node| {
+        let golden = json("anomalies", "golden/stream.json");
+        let tolerance = golden["tolerance"].as_f64().unwrap() as f32;
+        for case in golden["cases"].as_array().unwrap() {
+            let series = numbers(&case["series"]);
+            let input = Input::tensor(vec![series.len()], series).unwrap();
+            let what = format!("at {}", case["at"]);
+            for (patch, name) in [("", "score"), ("temporal-anomaly", "anomaly")] {
+                let found = run(&node, &input, named(patch)).unwrap().output;
+                check_close(&found, &[case[name].as_f64().unwrap() as f32], tolerance, &what);
+            }
+        }
+        let mut calm: Vec<f32> = (0..1100).map(|i| (i as f32 * 0.37).sin()).collect();
+        let told = |values: &[f32]| {
+            let input = Input::tensor(vec![values.len(), 1], values.to_vec()).unwrap();
+            run(&node, &input, Choice::Auto).unwrap().output[0]
+        };
+        assert!(told(&calm) < 0.5, "{}", told(&calm));
+        calm.push(4.0);
+        assert!(told(&calm) > 2.0, "{}", told(&calm));
+        calm.extend([4.0, 3.9]);
+        assert_eq!(told(&calm), 0.0, "the same disturbance a moment later");
+    });
+}
+
+#[test]
+fn the_libraries_keep_their_promises_on_paper() {
+    let row = |library: &str, patch: &str| {
+        json(library, &format!("patches/{patch}/patch.json"))["performance"][0].clone()
+    };
+    let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
+    let motion = row("motion", "personal");
+    assert!(number(&motion, "patched") >= 0.95, "{motion}");
+    let nab = row("anomalies", "temporal-anomaly");
+    assert!(number(&nab, "patched") > 54.6 && number(&nab, "base") < number(&nab, "patched"));
+    let sentiment = json("sentiment", "make/results.json");
+    let means = &sentiment["means"]["four rated domains"];
+    assert!(number(means, "automatic") >= number(means, "pooled head") + 0.02, "{means}");
+}
+
+#[test]
+fn what_the_device_is_taught_is_one_of_the_labels() {
+    with_node("motion", |node| {
+        let window = Input::tensor(vec![WINDOW, CHANNELS], vec![0.1; WINDOW * CHANNELS]).unwrap();
+        let wrong = Answer::Label("swimming".to_owned());
+        let problem = block_on(node.client().learn(&window, &wrong)).unwrap_err();
+        assert!(problem.hint().unwrap().contains("pendulum"), "{problem}");
+    });
+}
