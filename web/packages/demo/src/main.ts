@@ -1,5 +1,6 @@
 import "@backstitch/ui/page.css";
 import "./elements/app.js";
+import { libraryAddress } from "./logic/address.js";
 import { Studio } from "./studio.js";
 
 const studio = new Studio();
@@ -7,4 +8,4 @@ const app = document.createElement("bs-app");
 app.studio = studio;
 document.body.append(app);
 addEventListener("hashchange", () => studio.follow(location.hash));
-void studio.open("/v1/libraries/fashion");
+void studio.open(libraryAddress(location.search));

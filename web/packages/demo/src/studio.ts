@@ -1,10 +1,18 @@
 // The page's state, and what people can do to it. Elements read it and call it; it knows no element.
 
-import { open, PatchError, type Model, type OpenProgress, type RunResult } from "@backstitch/client";
+import {
+  open,
+  PatchError,
+  type Input,
+  type Model,
+  type OpenProgress,
+  type RunResult,
+} from "@backstitch/client";
 import { readAddress, writeAddress, type Address } from "./logic/address.js";
 import { photograph, SIDE, type Picture } from "./logic/picture.js";
 import { readSamples, type Sample } from "./logic/samples.js";
 import { namedPatches, type Override } from "./logic/whatif.js";
+import { Watching, Writing, type Scene } from "./scene.js";
 import { Sharing } from "./sharing.js";
 import { Teaching } from "./teaching.js";
 
@@ -29,6 +37,8 @@ export class Studio extends EventTarget {
   /** A drawn or loaded picture that stands in for the sample. */
   own: Picture | undefined;
   picture: Picture | undefined;
+  /** What a library of texts or series is shown; pictures are in `picture`. */
+  staged: Scene | undefined;
   /** The automatic choice, and what is shown: the same unless something is overridden. */
   automatic: RunResult | undefined;
   result: RunResult | undefined;
@@ -64,7 +74,7 @@ export class Studio extends EventTarget {
       model.on("privacy", () => this.changed());
       model.on("error", (problem) => this.report(problem));
       const bytes = await model.samples();
-      this.samples = bytes ? readSamples(bytes) : [];
+      this.#stage(model, bytes ?? new TextEncoder().encode('{"samples":[]}'));
       await this.teaching.load();
       await this.rerun();
       // The browser compiles wasm better while it runs: the first times would be shown as if they were usual.
@@ -73,6 +83,18 @@ export class Studio extends EventTarget {
       this.failure = PatchError.from(thrown);
       this.changed();
     }
+  }
+
+  #stage(model: Model, samples: Uint8Array): void {
+    const { modality, input } = model.library;
+    if (modality === "text") this.staged = new Writing(samples);
+    else if (modality === "series") this.staged = new Watching(samples, input.shape.at(-1) ?? 1);
+    else this.samples = readSamples(samples);
+  }
+
+  /** What the model is asked. */
+  get input(): Input | undefined {
+    return this.staged ? this.staged.input : this.picture && tensor(this.picture);
   }
 
   /** Whether what is shown belongs to what is set. */
@@ -91,6 +113,7 @@ export class Studio extends EventTarget {
 
   /** The right answer, where it is known. */
   get truth(): number | undefined {
+    if (this.staged) return this.staged.truth;
     return this.own ? undefined : this.sample?.label;
   }
 
@@ -150,9 +173,8 @@ export class Studio extends EventTarget {
   }
 
   async #run(): Promise<void> {
-    const { model, picture } = this;
-    if (!model || !picture) return;
-    const input = tensor(picture);
+    const { model, input } = this;
+    if (!model || input === undefined) return;
     const costLimit = { ms: this.limitMs ?? null };
     const automatic = await model.run(input, { compare: true, costLimit });
     const names = namedPatches(automatic.candidates, this.overrides);

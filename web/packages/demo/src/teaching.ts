@@ -2,10 +2,14 @@
 
 import type { ExampleCounts, TrainProgress, TrainReport } from "@backstitch/client";
 import { photograph } from "./logic/picture.js";
+import type { Lesson } from "./scene.js";
 import { tensor, type Studio } from "./studio.js";
 
 /** One person's pictures are not all tilted alike. */
 const JITTER_DEGREES = [-2, 2];
+
+/** A person's movements take more passes than pictures do; the best one on held-out windows is kept. */
+const SERIES_EPOCHS = 30;
 
 export class Teaching {
   counts: ExampleCounts | undefined;
@@ -21,12 +25,24 @@ export class Teaching {
     this.counts = await this.studio.model?.examples();
   }
 
-  /** This picture, as it looks now. */
+  /** What is shown now. */
   async teach(label: number): Promise<void> {
-    const { model, picture } = this.studio;
-    if (!model || !picture) return;
+    const { model, input } = this.studio;
+    if (!model || input === undefined) return;
     await this.#guard(async () => {
-      this.counts = (await model.learn(tensor(picture), label)).examples;
+      this.counts = (await model.learn(input, label)).examples;
+    });
+  }
+
+  /** The scene's lessons, one after the other. */
+  async teachLessons(lessons: Lesson[]): Promise<void> {
+    const { model } = this.studio;
+    if (!model) return;
+    await this.#guard(async () => {
+      for (const { input, label } of lessons) {
+        this.counts = (await model.learn(input, label)).examples;
+        this.studio.changed();
+      }
     });
   }
 
@@ -53,6 +69,7 @@ export class Teaching {
     this.#abort = new AbortController();
     await this.#guard(async () => {
       this.report = await model.train({
+        ...this.#plan(),
         signal: this.#abort!.signal,
         onProgress: (progress) => {
           this.training = progress;
@@ -65,6 +82,13 @@ export class Teaching {
     this.training = undefined;
     await this.studio.sharing.refreshPreview();
     await this.studio.rerun();
+  }
+
+  /** Patches that exclude each other are trained one at a time: the one that is stitched now. */
+  #plan(): { patches?: string[]; epochs?: number } {
+    const { staged, result } = this.studio;
+    if (staged?.kind === "text") return { patches: result?.patches.map(({ name }) => name) ?? [] };
+    return staged ? { epochs: SERIES_EPOCHS } : {};
   }
 
   stop(): void {

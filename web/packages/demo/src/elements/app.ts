@@ -4,6 +4,7 @@ import { mark, sheet, vars } from "@backstitch/ui";
 import { css, html, nothing } from "lit";
 import { customElement } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
+import { libraryAddress, libraryName } from "../logic/address.js";
 import "./contribute.js";
 import "./cost.js";
 import "./decision.js";
@@ -11,9 +12,33 @@ import "./features.js";
 import "./graph.js";
 import "./input.js";
 import "./privacy.js";
+import "./recording.js";
 import "./result.js";
+import "./sentence.js";
 import "./teach.js";
 import "./versions.js";
+
+/** The libraries of the switch: what they take, and whose data the samples are. */
+const SOURCES: Record<string, { title: string; modality: string; shares: boolean; credit: string }> = {
+  fashion: {
+    title: "Fashion",
+    modality: "image",
+    shares: true,
+    credit: "Pictures: Fashion-MNIST by Zalando (MIT licence).",
+  },
+  sentiment: {
+    title: "Sentences",
+    modality: "text",
+    shares: false,
+    credit: "Sentences: the rated corpora of VADER by C.J. Hutto (MIT licence).",
+  },
+  motion: {
+    title: "Motion",
+    modality: "series",
+    shares: false,
+    credit: "Recordings: seglearn by David Burns (BSD licence).",
+  },
+};
 
 @customElement("bs-app")
 export class App extends StudioElement {
@@ -43,6 +68,34 @@ export class App extends StudioElement {
       .lead {
         flex: 1 1 320px;
         color: var(--muted);
+      }
+      .libraries {
+        display: flex;
+        gap: 2px;
+        padding: 2px;
+        border: 1px solid var(--line);
+        border-radius: var(--radius-small);
+      }
+      .libraries a {
+        padding: 4px 12px;
+        border-radius: calc(var(--radius-small) - 2px);
+        color: var(--muted);
+        text-decoration: none;
+        font-size: var(--small);
+        line-height: 22px;
+      }
+      .libraries a:hover {
+        color: inherit;
+        background: var(--sunken);
+      }
+      .libraries a[aria-current] {
+        color: var(--stitch);
+        background: var(--stitch-soft);
+        font-weight: 600;
+      }
+      .libraries a:focus-visible {
+        outline: 2px solid var(--base);
+        outline-offset: 2px;
       }
       .bar {
         height: 32px;
@@ -137,27 +190,59 @@ export class App extends StudioElement {
           A classifier that stitches repairs into itself while it runs. Everything you see happens on this
           device.
         </p>
+        ${this.#switch()}
         <bs-theme></bs-theme>
       </div>
       <div class="bar" role="status">${this.#status()}</div>
       ${this.#problem()}
       <main>
-        <bs-input class="half c4" .studio=${studio}></bs-input>
+        ${this.#input()}
         <bs-result class="half c3" .studio=${studio}></bs-result>
         <bs-decision class="c5" .studio=${studio}></bs-decision>
         <bs-graph .studio=${studio}></bs-graph>
         <bs-features class="half c4" .studio=${studio}></bs-features>
         <bs-cost class="half c4" .studio=${studio}></bs-cost>
         <bs-teach class="half c4" .studio=${studio}></bs-teach>
-        <bs-contribute class="half c4" .studio=${studio}></bs-contribute>
-        <bs-privacy class="half c4" .studio=${studio}></bs-privacy>
+        ${
+          this.#shares
+            ? html`<bs-contribute class="half c4" .studio=${studio}></bs-contribute>
+                <bs-privacy class="half c4" .studio=${studio}></bs-privacy>`
+            : nothing
+        }
         <bs-versions class="half c4" .studio=${studio}></bs-versions>
       </main>
       <footer>
-        Pictures: Fashion-MNIST by Zalando (MIT licence). Nothing on this page is sent anywhere unless you
-        switch contributing on and press “Contribute”.
+        ${SOURCES[this.#library]?.credit ?? ""} Nothing on this page is sent anywhere unless you switch
+        contributing on and press “Contribute”.
       </footer>
     `;
+  }
+
+  readonly #library = libraryName(location.search);
+
+  /** Whether people learn from each other in this library; before it is open, as most do. */
+  get #shares(): boolean {
+    const { model } = this.studio;
+    return model ? model.library.tasks.length > 0 : (SOURCES[this.#library]?.shares ?? true);
+  }
+
+  #switch() {
+    return html`<nav class="libraries" aria-label="Libraries">
+      ${Object.entries(SOURCES).map(
+        ([name, { title }]) =>
+          html`<a href=${`?library=${name}`} aria-current=${name === this.#library ? "page" : nothing}
+            >${title}</a
+          >`,
+      )}
+    </nav>`;
+  }
+
+  #input() {
+    const { studio } = this;
+    const kind = studio.model?.library.modality ?? SOURCES[this.#library]?.modality ?? "image";
+    if (kind === "text") return html`<bs-sentence class="half c4" .studio=${studio}></bs-sentence>`;
+    if (kind === "series") return html`<bs-recording class="half c4" .studio=${studio}></bs-recording>`;
+    return html`<bs-input class="half c4" .studio=${studio}></bs-input>`;
   }
 
   #status() {
@@ -189,7 +274,7 @@ export class App extends StudioElement {
     return html`<div class="problem" role="alert">
       <strong>${problem.message}</strong> ${problem.hint ? html`<span>${problem.hint}.</span>` : nothing}
       <span class="mono muted">${problem.code}</span>
-      ${this.studio.failure ? html`<button @click=${() => this.studio.open("/v1/libraries/fashion")}>Try again</button>` : nothing}
+      ${this.studio.failure ? html`<button @click=${() => this.studio.open(libraryAddress(location.search))}>Try again</button>` : nothing}
     </div>`;
   }
 }

@@ -1,4 +1,4 @@
-// Panel: what was measured in the picture, against the bounds that patches ask for.
+// Panel: what was measured in the input, against the bounds that patches ask for.
 
 import { sheet } from "@backstitch/ui";
 import { css, html, nothing, svg } from "lit";

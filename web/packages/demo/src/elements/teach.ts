@@ -45,29 +45,23 @@ export class Teach extends StudioElement {
   @state() private picked: number | undefined;
 
   override render() {
-    const { model, teaching, truth, picture } = this.studio;
+    const { model, teaching, truth, input, staged } = this.studio;
     const { counts, busy, training } = teaching;
     const label = this.picked ?? truth ?? 0;
-    const ready = model !== undefined && picture !== undefined;
+    const ready = model !== undefined && input !== undefined;
+    const what = { image: "picture", text: "sentence", series: "window" }[staged?.kind ?? "image"];
     return html`<bs-panel
       step="7"
       heading="Teach it"
       hint="Examples stay on this device. Only training reads them."
     >
       <div class="row">
-        <select id="label" aria-label="The right answer for this picture" @change=${this.#pick}>
+        <select id="label" aria-label=${`The right answer for this ${what}`} @change=${this.#pick}>
           ${(model?.library.labels ?? []).map((name, index) => html`<option value=${index} ?selected=${index === label}>${name}</option>`)}
         </select>
-        <button ?disabled=${!ready || busy} @click=${() => teaching.teach(label)}>Teach this picture</button>
+        <button ?disabled=${!ready || busy} @click=${() => teaching.teach(label)}>Teach this ${what}</button>
       </div>
-      <button
-        ?disabled=${!ready || busy}
-        @click=${() => teaching.teachAll()}
-        title="Every sample twice, as the sliders are set now, tilted by two degrees more and less"
-      >
-        Teach all ${count(this.studio.samples.length * 2)} samples as they look now
-      </button>
-      ${counts ? tally(counts) : html`<div class="counts"></div>`}
+      ${this.#all(!ready || busy)} ${counts ? tally(counts) : html`<div class="counts"></div>`}
       <div class="row">
         <button class="primary" ?disabled=${busy || !counts?.total} @click=${() => teaching.train()}>
           Train here
@@ -94,10 +88,29 @@ export class Teach extends StudioElement {
     </bs-panel>`;
   }
 
+  #all(disabled: boolean) {
+    const { staged, teaching, samples } = this.studio;
+    const lessons = staged?.lessons;
+    if (lessons)
+      return html`<button ?disabled=${disabled} @click=${() => teaching.teachLessons(lessons.all)}>
+        ${lessons.title}
+      </button>`;
+    if (staged) return nothing;
+    return html`<button
+      ?disabled=${disabled}
+      @click=${() => teaching.teachAll()}
+      title="Every sample twice, as the sliders are set now, tilted by two degrees more and less"
+    >
+      Teach all ${count(samples.length * 2)} samples as they look now
+    </button>`;
+  }
+
   override willUpdate(): void {
-    // A new picture has a new right answer.
-    if (this.#seen !== this.studio.scene) this.picked = undefined;
-    this.#seen = this.studio.scene;
+    // What is new has a new right answer.
+    const { staged, scene, truth } = this.studio;
+    const seen = staged ? truth : scene;
+    if (this.#seen !== seen) this.picked = undefined;
+    this.#seen = seen;
   }
 
   #seen: unknown;

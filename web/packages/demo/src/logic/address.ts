@@ -33,6 +33,17 @@ export function readAddress(hash: string): Address {
   };
 }
 
+/** Which library the page shows: `?library=sentiment`, or fashion. */
+export function libraryName(search: string): string {
+  const name = new URLSearchParams(search).get("library") ?? "";
+  return /^[a-z0-9-]{1,64}$/.test(name) ? name : "fashion";
+}
+
+/** Where that library is. */
+export function libraryAddress(search: string): string {
+  return `/v1/libraries/${libraryName(search)}`;
+}
+
 export function writeAddress(address: Address): string {
   const digits = { sample: 0, noise: 2, contrast: 2, tilt: 0, seed: 0 };
   return `#${(Object.keys(digits) as (keyof Address)[])

@@ -1,6 +1,6 @@
 import type { Candidate } from "@backstitch/client";
 import { describe, expect, it } from "vitest";
-import { readAddress, START, writeAddress } from "./address.js";
+import { libraryAddress, readAddress, START, writeAddress } from "./address.js";
 import { bounds, scaleOf } from "./features.js";
 import { frameParts, hexRows } from "./hex.js";
 import { layout } from "./layout.js";
@@ -155,5 +155,13 @@ describe("samples and shares", () => {
   it("add up to 1", () => {
     expect(softmax([1000, 1000])).toEqual([0.5, 0.5]);
     expect(softmax([1, 2, 3]).reduce((a, b) => a + b)).toBeCloseTo(1, 12);
+  });
+});
+
+describe("the library", () => {
+  it("is fashion unless a name says otherwise", () => {
+    expect(libraryAddress("")).toBe("/v1/libraries/fashion");
+    expect(libraryAddress("?library=sentiment")).toBe("/v1/libraries/sentiment");
+    expect(libraryAddress("?library=../../admin")).toBe("/v1/libraries/fashion");
   });
 });
