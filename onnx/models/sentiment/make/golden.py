@@ -38,7 +38,10 @@ def forward(folder, tokenizer, found):
     model = onnx.load(folder / "primary.onnx")
     for name in ("block6", "mask", "embedding"):
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    primary = onnxruntime.InferenceSession(model.SerializeToString())
+    # As written: its optimiser would round activations to int8 where weights are.
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    primary = onnxruntime.InferenceSession(model.SerializeToString(), options)
     patches = {
         name: onnxruntime.InferenceSession((folder / f"patches/{name}/patch.onnx").read_bytes())
         for name in dataset.DOMAINS
