@@ -27,6 +27,7 @@ export class SentencePanel extends StudioElement {
       .list {
         display: grid;
         gap: 4px;
+        grid-auto-rows: max-content;
         max-height: 264px;
         overflow-y: auto;
       }
