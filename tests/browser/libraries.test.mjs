@@ -8,10 +8,7 @@ import { startDemo } from "./demo-server.mjs";
 let demo, browser, context, page, complaints;
 
 before(async () => {
-  [demo, browser] = await Promise.all([
-    startDemo("--clients", "0"),
-    startBrowser(),
-  ]);
+  [demo, browser] = await Promise.all([startDemo("--clients", "0"), startBrowser()]);
   ({ context, page, complaints } = await openPage(browser));
   page.setDefaultTimeout(120_000);
 });
@@ -47,12 +44,7 @@ test("the switch leads from pictures to sentences", async () => {
   await page.getByRole("link", { name: "Sentences" }).click();
   await page.getByText("Running here").waitFor();
   await page.locator("#stitched-answer strong").waitFor();
-  assert.equal(
-    await page
-      .getByRole("link", { name: "Sentences" })
-      .getAttribute("aria-current"),
-    "page",
-  );
+  assert.equal(await page.getByRole("link", { name: "Sentences" }).getAttribute("aria-current"), "page");
 });
 
 test("a typed sentence is answered by the patch of its domain, and the page says why", async () => {
@@ -60,26 +52,12 @@ test("a typed sentence is answered by the patch of its domain, and the page says
     await page.locator("#sentence").fill(sentence);
     await chosen(patch).waitFor();
     await settled();
-    assert.match(
-      await page.locator("#stitched-answer strong").innerText(),
-      answer,
-    );
-    assert.ok(
-      (await page.locator(`tr[data-patch="${patch}"] .reason`).innerText())
-        .length > 10,
-    );
+    assert.match(await page.locator("#stitched-answer strong").innerText(), answer);
+    assert.ok((await page.locator(`tr[data-patch="${patch}"] .reason`).innerText()).length > 10);
     assert.equal(await page.locator("tr.chosen").count(), 1);
   };
-  await say(
-    "@anonymous omg I love this so much!!! :) http://url_removed",
-    "tweets",
-    /positive/,
-  );
-  await say(
-    "A dull, lifeless film with a plot that goes nowhere.",
-    "films",
-    /negative/,
-  );
+  await say("@anonymous omg I love this so much!!! :) http://url_removed", "tweets", /positive/);
+  await say("A dull, lifeless film with a plot that goes nowhere.", "films", /negative/);
   await portrait("sentences");
 });
 
@@ -90,11 +68,7 @@ test("nothing is asked of an empty sentence, and ten thousand words do no harm",
   const refused = await page.evaluate(async () => {
     const { model } = document.querySelector("bs-app").studio;
     const codes = [];
-    for (const input of [
-      "",
-      "a ".repeat(5 << 20),
-      { data: [1, 2], shape: [2] },
-    ])
+    for (const input of ["", "a ".repeat(5 << 20), { data: [1, 2], shape: [2] }])
       codes.push(
         await model.run(input).then(
           () => "answered",
@@ -104,21 +78,14 @@ test("nothing is asked of an empty sentence, and ten thousand words do no harm",
     codes.push((await model.run("good ".repeat(10_000))).top[0].label);
     return codes;
   });
-  assert.deepEqual(refused, [
-    "input_invalid",
-    "input_invalid",
-    "input_invalid",
-    "positive",
-  ]);
+  assert.deepEqual(refused, ["input_invalid", "input_invalid", "input_invalid", "positive"]);
 });
 
 test("a person's own recordings make the model better for them", async () => {
   await page.getByRole("link", { name: "Motion" }).click();
   await page.getByText("Running here").waitFor();
   await page.locator("#stitched-answer strong").waitFor();
-  await page
-    .getByRole("button", { name: /Teach the first halves of person/ })
-    .click();
+  await page.getByRole("button", { name: /Teach the first halves of person/ }).click();
   await page.getByRole("button", { name: "Train here" }).click();
   await page.getByText("your version is in use").waitFor();
   await chosen("personal").waitFor();
