@@ -48,8 +48,8 @@ pub(super) fn check_attributes(node: &Node) -> Result<()> {
 /// Checks that a tensor, as far as its shape is known, stays within the limit of elements.
 pub(super) fn check_extent(name: &str, fact: &InferenceFact) -> Result<()> {
     let Some(shape) = fact.shape.concretize() else { return Ok(()) };
-    let dims = shape.iter().map(|dim| dim.to_usize().ok());
-    let elements = dims.fold(Some(1usize), |all, dim| dim.and_then(|dim| all?.checked_mul(dim)));
+    let mut dims = shape.iter().map(|dim| dim.to_usize().ok());
+    let elements = dims.try_fold(1usize, |all, dim| all.checked_mul(dim?));
     match elements {
         Some(elements) if elements <= limits::ELEMENTS => Ok(()),
         _ => Err(Error::new(
