@@ -126,7 +126,11 @@ export class Console extends LitElement {
   }
 
   #state(now: ConsoleState) {
-    const library = now.libraries.find(({ name }) => name === this.chosen) ?? now.libraries[0];
+    // Before anything is chosen, a library that learns has the most to show.
+    const library =
+      now.libraries.find(({ name }) => name === this.chosen) ??
+      now.libraries.find(({ tasks }) => tasks.length > 0) ??
+      now.libraries[0];
     if (!library)
       return html`<p class="note">
         No library is registered yet. Add one with <span class="mono">backstitch library add</span>.
