@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::dtypes;
 use crate::encode::data_type;
 use crate::error::{Code, Error, Result};
-use crate::model::{Attribute, Dim, Graph, Model, Node};
+use crate::model::{Attribute, Graph, Model, Node};
 use crate::tensor::{DType, Tensor};
 
 mod indexing;
 mod losses;
 mod parameters;
 mod products;
+mod ranks;
 mod recurrent;
 mod repeats;
 
@@ -86,6 +87,7 @@ fn lower_graph(
         graph,
         opset,
         producers: graph.producers(),
+        ranks: ranks::propagate(graph),
         dtypes: dtypes::propagate(graph, outer),
         nodes: Vec::with_capacity(graph.nodes.len()),
         initializers: BTreeMap::new(),
@@ -149,6 +151,7 @@ struct Lowering<'a> {
     graph: &'a Graph,
     opset: i64,
     producers: BTreeMap<&'a str, usize>,
+    ranks: BTreeMap<String, usize>,
     dtypes: BTreeMap<String, DType>,
     nodes: Vec<Node>,
     initializers: BTreeMap<String, Tensor>,
@@ -227,10 +230,9 @@ impl Lowering<'_> {
         self.graph.initializers.get(name)
     }
 
-    /// The rank of an initializer or of a graph input, where it is declared.
+    /// The rank of a tensor, where declarations and constants tell it.
     fn rank(&self, name: &str) -> Option<usize> {
-        let declared = || self.graph.input(name)?.shape.as_ref().map(Vec::<Dim>::len);
-        self.initializer(name).map(|tensor| tensor.shape().len()).or_else(declared)
+        self.ranks.get(name).copied()
     }
 }
 

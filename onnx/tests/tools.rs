@@ -4,7 +4,7 @@ use backstitch_onnx::cost::cost;
 use backstitch_onnx::engine::{Dims, Program, Value, declare, infer};
 use backstitch_onnx::patch::{Kind, Mode, Template, check, check_training, template};
 use backstitch_onnx::stitch::stitch;
-use backstitch_onnx::{Code, DType, Digest, Dim, Graph, Model, Node, Tensor, ValueInfo};
+use backstitch_onnx::{Attribute, Code, DType, Digest, Dim, Graph, Model, Node, Tensor, ValueInfo};
 
 use crate::cutting::{shapes_of, step, values};
 use crate::golden::{case, difference};
@@ -210,4 +210,41 @@ fn extraction_names_the_input_that_is_missing() {
     assert!(middle.graph.inputs[0].shape.is_some());
     assert_eq!(model.extract(&["relu3"], &["add5"]).unwrap_err().code(), Code::InputMismatch);
     assert_eq!(model.extract(&["relu"], &["add5"]).unwrap_err().code(), Code::UnknownTensor);
+}
+
+/// The one output of a model of two float inputs, on these values.
+fn computed(nodes: Vec<Node>, inputs: [(&[usize], &[f32]); 2]) -> Vec<f32> {
+    let names = ["a", "b"].iter().zip(&inputs);
+    let graph = Graph {
+        nodes,
+        inputs: names
+            .map(|(name, (shape, _))| ValueInfo::fixed(*name, DType::F32, shape))
+            .collect(),
+        outputs: vec![ValueInfo { name: "y".to_owned(), dtype: DType::F32, shape: None }],
+        ..Graph::default()
+    };
+    let program = Program::compile(&Model { opset: 17, graph }, &Dims::new()).unwrap();
+    let fed = inputs.map(|(shape, values)| Value::f32(shape, values).unwrap());
+    program.run_ordered(&fed).unwrap()[0].f32s().unwrap().to_vec()
+}
+
+#[test]
+fn subtracting_a_convolution_keeps_the_sign() {
+    let weights: (&[usize], &[f32]) = (&[1, 1, 1, 1], &[1.0]);
+    let image: (&[usize], &[f32]) = (&[1, 1, 2, 2], &[1.0, 2.0, 3.0, 4.0]);
+    let conv = Node::new("Conv", &["a", "b"], &["h"]).with("pads", Attribute::Ints(vec![1; 4]));
+    let nodes = vec![conv, Node::new("Sub", &["b", "h"], &["y"])];
+    let y = computed(nodes, [image, weights]);
+    assert_eq!(y[..8], [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, -1.0, 1.0]);
+}
+
+#[test]
+fn an_ellipsis_is_spelled_out_inside_a_graph() {
+    let row: (&[usize], &[f32]) = (&[1, 1, 2], &[1.0, 2.0]);
+    let equation = Attribute::String("...ij,...kj->...ik".to_owned());
+    let nodes = vec![
+        Node::new("Neg", &["a"], &["h"]),
+        Node::new("Einsum", &["h", "b"], &["y"]).with("equation", equation),
+    ];
+    assert_eq!(computed(nodes, [row, row]), [-5.0]);
 }
