@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use crate::dtypes;
 use crate::engine::{self, Shapes};
 use crate::error::{Code, Error, Result};
-use crate::model::{Attribute, Graph, Model, Node, ValueInfo};
+use crate::model::{Attribute, Dim, Graph, Model, Node, ValueInfo};
 use crate::tensor::DType;
 
 impl Node {
@@ -214,15 +214,16 @@ impl Graph {
         }
     }
 
-    /// What is known about a tensor: as declared, else as inferred.
+    /// What is known about a tensor: as declared, unless inference found otherwise, else as inferred.
     fn value_info(&self, name: &str, types: &Types) -> ValueInfo {
+        let inferred = types.inferred.get(name);
         if let Some(info) = self.input(name).or_else(|| self.output(name)) {
-            return info.clone();
+            return inferred.filter(|found| !agree(info, found)).unwrap_or(info).clone();
         }
         if let Some(tensor) = self.initializers.get(name) {
             return ValueInfo::fixed(name, tensor.dtype(), tensor.shape());
         }
-        types.inferred.get(name).cloned().unwrap_or_else(|| ValueInfo {
+        inferred.cloned().unwrap_or_else(|| ValueInfo {
             name: name.to_owned(),
             dtype: types.dtypes.get(name).copied().unwrap_or(DType::F32),
             shape: None,
@@ -279,6 +280,19 @@ impl Graph {
     }
 }
 
+/// Whether a declaration has a shape that what inference found does not contradict.
+fn agree(declared: &ValueInfo, found: &ValueInfo) -> bool {
+    let (Some(declared), Some(found)) = (&declared.shape, &found.shape) else {
+        return declared.shape.is_some();
+    };
+    let same = |(one, other): (&Dim, &Dim)| match (one, other) {
+        (Dim::Fixed(one), Dim::Fixed(other)) => one == other,
+        (Dim::Fixed(_), _) => false,
+        _ => true,
+    };
+    declared.len() == found.len() && declared.iter().zip(found).all(same)
+}
+
 /// What is known about the tensors of a graph beyond its declarations.
 pub(crate) struct Types {
     dtypes: BTreeMap<String, DType>,
@@ -304,6 +318,19 @@ impl Types {
 }
 
 impl Model {
+    /// Declares the shapes of outputs that lack one, as far as inference tells; checkers want them.
+    pub(crate) fn declare_outputs(&mut self) {
+        if self.graph.outputs.iter().all(|info| info.shape.is_some()) {
+            return;
+        }
+        let inferred = engine::declare(self).unwrap_or_default();
+        for info in self.graph.outputs.iter_mut().filter(|info| info.shape.is_none()) {
+            if let Some(found) = inferred.get(&info.name) {
+                found.clone_into(info);
+            }
+        }
+    }
+
     /// The sub-model that computes `outputs` from `inputs`, which may be any tensors of the main graph. An
     /// initializer among `inputs` becomes an input. Refuses unknown names, and graph inputs that are needed
     /// but not listed.

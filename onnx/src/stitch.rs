@@ -38,7 +38,9 @@ pub fn stitch(primary: &Model, patches: &[&Patch]) -> Result<Model> {
             .with_hint("a patch reads at or before the place where it writes")
     })?;
     graph.prune();
-    Ok(Model { opset, graph })
+    let mut model = Model { opset, graph };
+    model.declare_outputs();
+    Ok(model)
 }
 
 fn mismatch(message: String) -> Error {

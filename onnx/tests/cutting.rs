@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use backstitch_onnx::cut::{cut, cut_for, is_fixed, split_frozen};
 use backstitch_onnx::engine::{Dims, Program, Shapes, Value, infer};
-use backstitch_onnx::{Code, Model};
+use backstitch_onnx::{Attribute, Code, DType, Dim, Graph, Model, Node, Tensor, ValueInfo};
 use proptest::prelude::*;
 
 use crate::golden::{Case, case, difference};
@@ -115,4 +115,24 @@ fn the_frozen_part_runs_once_and_the_rest_follows() {
     let first = &case.model.graph.nodes.iter().find(|node| node.op == "Conv").unwrap().inputs[1];
     assert!(split_frozen(&case.model, &[first]).unwrap().0.is_none());
     assert_eq!(split_frozen(&case.model, &["nowhere"]).unwrap_err().code(), Code::UnknownTensor);
+}
+
+#[test]
+fn segments_leave_open_what_lies_behind_strides() {
+    let mut graph = Graph { name: "open".to_owned(), ..Graph::default() };
+    let open = vec![Dim::Unknown, Dim::Fixed(1), Dim::Unknown, Dim::Unknown];
+    graph.inputs = vec![ValueInfo { name: "x".to_owned(), dtype: DType::F32, shape: Some(open) }];
+    // A stale declaration, as exporters leave behind.
+    graph.outputs = vec![ValueInfo::fixed("y", DType::F32, &[1, 1, 1, 1])];
+    let weight = Tensor::new(vec![1, 1, 3, 3], &[0.5f32; 9]).unwrap();
+    graph.initializers.insert("w".to_owned(), weight);
+    let ints = |values: &[i64]| Attribute::Ints(values.to_vec());
+    let conv = Node::new("Conv", &["x", "w"], &["h"]);
+    let conv = conv.with("strides", ints(&[2, 2])).with("pads", ints(&[1, 1, 1, 1]));
+    graph.nodes = vec![conv, Node::new("Relu", &["h"], &["y"])];
+    let segments = cut(&Model { opset: 17, graph }, &["h"]).unwrap();
+    let shape = |info: &ValueInfo| info.shape.clone().unwrap();
+    let expected = vec![Dim::Unknown, Dim::Fixed(1), Dim::Unknown, Dim::Unknown];
+    assert_eq!(shape(&segments[1].graph.inputs[0]), expected);
+    assert_eq!(shape(&segments[1].graph.outputs[0]), expected);
 }

@@ -21,7 +21,7 @@ use tract_onnx::tract_hir::internal::{OutletId, TypedSimplePlan, TypedSimpleStat
 
 pub use ops::operators;
 pub use self_test::{kernels, self_test};
-pub use shapes::{declare, infer, resolve};
+pub use shapes::{declare, infer, open_as, resolve};
 pub use value::Value;
 
 use crate::error::{Code, Error, Result};

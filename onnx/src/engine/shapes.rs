@@ -143,43 +143,93 @@ pub fn infer(model: &Model, dims: &Dims) -> Result<Shapes> {
 }
 
 /// What holds of every tensor of the main graph whatever size the open dimensions of the inputs have: the dtype,
-/// the rank, and those dimensions that stay the same. Found by inference with two sizes.
+/// the rank, and those dimensions that stay the same. Found by inference with several sizes.
 pub fn declare(model: &Model) -> Result<BTreeMap<String, ValueInfo>> {
-    let sized = |size: usize| -> Dims {
-        let fix = |dim: &Dim| match dim {
-            Dim::Fixed(fixed) => *fixed,
-            Dim::Symbol(_) | Dim::Unknown => size,
-        };
-        let shapes =
-            model.graph.inputs.iter().filter_map(|info| Some((&info.name, info.shape.as_ref()?)));
-        shapes.map(|(name, dims)| (name.clone(), dims.iter().map(fix).collect())).collect()
+    /// Sizes of open first dimensions and of all others. Small ones suit models with little room, such as a table of
+    /// positions; strides make one of 1 and of 2, so a larger one tells what varies behind them. Networks that halve
+    /// and double again want powers of two.
+    const SIZES: [(usize, usize); 5] = [(1, 1), (2, 2), (3, 64), (3, 32), (3, 16)];
+    let mut tried: Vec<Dims> = Vec::new();
+    let mut seen: Vec<Shapes> = Vec::new();
+    let mut refused = None;
+    for (first, other) in SIZES {
+        let dims = sized(model, &Dims::new(), (first, other));
+        if tried.contains(&dims) {
+            continue;
+        }
+        match infer(model, &dims) {
+            Ok(shapes) => {
+                seen.push(shapes);
+                if other > 2 {
+                    break;
+                }
+            }
+            Err(error) => refused = refused.or(Some(error)),
+        }
+        tried.push(dims);
+    }
+    let Some(one) = seen.first() else {
+        let unknown = || Error::new(Code::EngineFailed, "no shape of the model is known");
+        return Err(refused.unwrap_or_else(unknown));
     };
-    let (one, other) = (sized(1), sized(2));
-    let first = infer(model, &one)?;
-    let second = if one == other { None } else { infer(model, &other).ok() };
-    let declared = first.into_iter().map(|(name, (dtype, shape))| {
-        let known = |shape: &[usize]| {
-            let again = match &second {
-                // A model that does not run at the second size tells nothing about what varies.
-                None if one != other => return vec![Dim::Unknown; shape.len()],
-                None => shape,
-                Some(second) => second.get(&name).map_or(&[][..], |(_, again)| again),
-            };
-            let fixed = |(index, size): (usize, &usize)| match again.get(index) {
-                Some(same) if same == size => Dim::Fixed(*size),
-                _ => Dim::Unknown,
-            };
-            shape.iter().enumerate().map(fixed).collect()
+    // A model that runs at one size alone tells nothing about what varies.
+    let varies = tried.len() > 1 && seen.len() == 1;
+    let declared = one.iter().map(|(name, (dtype, shape))| {
+        let found: Vec<&[usize]> =
+            seen.iter().filter_map(|shapes| Some(shapes.get(name)?.1.as_slice())).collect();
+        let declared = model.graph.input(name).or_else(|| model.graph.output(name));
+        let trusted = declared.filter(|info| fits(info, &found)).cloned();
+        let fixed = |(index, size): (usize, &usize)| {
+            let same = !varies && found.iter().all(|other| other.get(index) == Some(size));
+            if same { Dim::Fixed(*size) } else { Dim::Unknown }
         };
-        let declared = model.graph.input(&name).or_else(|| model.graph.output(&name)).cloned();
-        let info = declared.filter(|info| info.shape.is_some()).unwrap_or_else(|| ValueInfo {
+        let info = trusted.unwrap_or_else(|| ValueInfo {
             name: name.clone(),
-            dtype,
-            shape: Some(known(&shape)),
+            dtype: *dtype,
+            shape: Some(shape.iter().enumerate().map(fixed).collect()),
         });
-        (name, info)
+        (name.clone(), info)
     });
     Ok(declared.collect())
+}
+
+/// The given shapes, and for all other inputs shapes with `size` for every dimension that they leave open.
+pub fn open_as(model: &Model, given: &Dims, size: usize) -> Dims {
+    sized(model, given, (size, size))
+}
+
+/// The sizes stand for open first dimensions and for all others. A symbol has one size.
+fn sized(model: &Model, given: &Dims, (first, other): (usize, usize)) -> Dims {
+    let mut symbols: BTreeMap<&str, usize> = BTreeMap::new();
+    let declared = || model.graph.inputs.iter().filter_map(|i| Some((&i.name, i.shape.as_ref()?)));
+    for (shape, declared) in declared().filter_map(|(name, dims)| Some((given.get(name)?, dims))) {
+        for (size, dim) in shape.iter().zip(declared) {
+            if let Dim::Symbol(symbol) = dim {
+                symbols.insert(symbol, *size);
+            }
+        }
+    }
+    let mut dims = given.clone();
+    for (name, shape) in declared().filter(|(name, _)| !given.contains_key(*name)) {
+        let sizes = shape.iter().enumerate().map(|(index, dim)| {
+            let size = if index == 0 { first } else { other };
+            match dim {
+                Dim::Fixed(fixed) => *fixed,
+                Dim::Symbol(symbol) => *symbols.entry(symbol).or_insert(size),
+                Dim::Unknown => size,
+            }
+        });
+        dims.insert(name.clone(), sizes.collect());
+    }
+    dims
+}
+
+/// Whether a declared shape holds of all that were found; exporters leave wrong ones behind.
+fn fits(info: &ValueInfo, found: &[&[usize]]) -> bool {
+    let holds = |(dim, size): (&Dim, &usize)| !matches!(dim, Dim::Fixed(fixed) if fixed != size);
+    info.shape.as_ref().is_some_and(|dims| {
+        found.iter().all(|shape| shape.len() == dims.len() && dims.iter().zip(*shape).all(holds))
+    })
 }
 
 fn concrete(fact: &InferenceFact) -> Option<(DType, Vec<usize>)> {
