@@ -275,7 +275,8 @@ pub fn check(
 }
 
 /// Checks that the patch can be trained in its primary: that every trainable tensor reaches `output` on a path of
-/// operators that have gradients. `output` is where the loss reads; the primary's first output where it is left out.
+/// operators that have gradients. `output` is where the loss reads; where it is left out, any float output of the primary
+/// will do.
 /// A patch without trainable tensors passes.
 pub fn check_training(
     patch: &Patch,
@@ -292,14 +293,36 @@ pub fn check_training(
         None => Loss::Entropy,
     };
     let stitched = stitch(primary, &[patch])?;
-    let first = primary.graph.outputs.first().map(|info| info.name.as_str());
     let names: Vec<String> =
         manifest.trainable.iter().map(|name| format!("{}/{name}", manifest.name)).collect();
     let trainable: Vec<&str> = names.iter().map(String::as_str).collect();
-    let output = output.or(first).unwrap_or_default();
-    differentiate(&stitched, &Objective { loss, output, trainable: &trainable }, dims)
-        .map(|_| ())
-        .map_err(|e| e.context(format!("patch `{}`", manifest.name)))
+    if let Some(name) = names.iter().find(|name| !stitched.graph.initializers.contains_key(*name)) {
+        return Err(Error::new(
+            Code::GradientUnreachable,
+            format!("no output of the primary depends on the trainable `{name}`"),
+        )
+        .with_hint("attach the patch to a tensor that an output is computed from"));
+    }
+    let attempt = |output: &str| {
+        differentiate(&stitched, &Objective { loss, output, trainable: &trainable }, dims)
+            .map(drop)
+            .map_err(|e| e.context(format!("patch `{}`", manifest.name)))
+    };
+    if let Some(output) = output {
+        return attempt(output);
+    }
+    let floats = primary.graph.outputs.iter().filter(|info| info.dtype.is_float());
+    let mut refused = None;
+    for info in floats {
+        match attempt(&info.name) {
+            Ok(()) => return Ok(()),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        Error::new(Code::GradientUnsupported, "no output of the primary is a float tensor")
+            .with_hint("name the float tensor that the loss reads")
+    }))
 }
 
 fn check_attachment(

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::builder::Builder;
-use super::{Objective, value_info};
+use super::{Loss, Objective, value_info};
 use crate::engine::Shapes;
 use crate::error::{Code, Error, Result};
 use crate::model::{Graph, Model, ValueInfo};
@@ -130,7 +130,19 @@ pub(super) fn check_trainable_path(
     output: &str,
     objective: &Objective<'_>,
 ) -> Result<()> {
+    let classes = matches!(objective.loss, Loss::SoftmaxCrossEntropy | Loss::Entropy);
     match shapes.get(output) {
+        Some((_, shape)) if classes && shape.is_empty() => {
+            return Err(Error::new(
+                Code::GradientUnsupported,
+                format!(
+                    "the output `{}` is one number, {} needs an axis of classes",
+                    objective.output,
+                    objective.loss.as_str()
+                ),
+            )
+            .with_hint("choose the tensor of logits, or the loss mean_squared_error"));
+        }
         Some((dtype, _)) if dtype.is_float() => {}
         Some((dtype, _)) => {
             return Err(Error::new(

@@ -80,3 +80,14 @@ fn a_trainable_named_like_the_interface_is_refused() {
     let (model, _) = Case::new("errors", "target:2x3", "y = Relu(target)").model(DType::F32);
     assert_eq!(attempt(&model, "y", &["target"]).unwrap_err().code(), Code::ModelInvalid);
 }
+
+#[test]
+fn a_scalar_has_no_classes() {
+    let (model, _) = Case::new("errors", "a:2x3", "y = ReduceSum(a) keepdims=0").model(DType::F32);
+    for loss in [Loss::SoftmaxCrossEntropy, Loss::Entropy] {
+        let objective = Objective { loss, output: "y", trainable: &["a"] };
+        let error = differentiate(&model, &objective, &Dims::new()).unwrap_err();
+        assert_eq!(error.code(), Code::GradientUnsupported);
+        assert!(error.message().contains("`y`"), "{error}");
+    }
+}

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use backstitch_onnx::engine::infer;
+use backstitch_onnx::engine::{infer, open_as};
 use backstitch_onnx::patch::{Kind, Patch, Template, check, check_training, template};
+use backstitch_onnx::{Digest, Dims, Model};
 use clap::Subcommand;
 use serde_json::json;
 
@@ -47,7 +48,7 @@ pub enum PatchCommand {
         /// The primary model.
         #[arg(long, value_name = "FILE.onnx")]
         primary: PathBuf,
-        /// The tensor that the loss reads; the primary's first output where it is left out.
+        /// The tensor that the loss reads; where it is left out, any float output of the primary will do.
         #[arg(long, value_name = "TENSOR")]
         output: Option<String>,
         /// The shape of an input, where the primary leaves it open.
@@ -97,6 +98,20 @@ fn make(
     Ok(())
 }
 
+/// What fits one size of the dimensions that nobody fixed may still not fit another, such as a batch of two.
+fn check_other_sizes(patch: &Patch, model: &Model, digest: Digest, dims: &Dims) -> Outcome<()> {
+    let two = open_as(model, dims, 2);
+    if two == open_as(model, dims, 1) {
+        return Ok(());
+    }
+    if let Ok(shapes) = infer(model, &two) {
+        check(patch, model, digest, &shapes).map_err(|error| {
+            error.context("with 2 for every dimension that the primary leaves open")
+        })?;
+    }
+    Ok(())
+}
+
 fn describe(patch: &Patch) -> String {
     let manifest = patch.manifest();
     let weights: usize = patch.weights().values().map(|tensor| tensor.len()).sum();
@@ -119,6 +134,7 @@ fn check_patch(
     let (model, digest) = files::read_model(primary)?;
     let dims = files::dims(shapes);
     check(&patch, &model, digest, &infer(&model, &dims)?)?;
+    check_other_sizes(&patch, &model, digest, &dims)?;
     check_training(&patch, &model, &dims, output)?;
     if json {
         return files::print_json(&json!({
