@@ -32,9 +32,11 @@ import gradients as oracle  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 TOLERANCE = 1e-3
 PACKAGES = ["rapidocr-onnxruntime==1.4.4", "magika==1.0.3", "silero-vad==6.2.3", "onnx==1.16.2"]
-LIGHT = {"bvlc_alexnet": "prob_1", "densenet121": "fc6_1", "inception_v1": "prob_1", "inception_v2": "prob_1",
-         "resnet50": "gpu_0/softmax_1", "shufflenet": "gpu_0/softmax_1", "squeezenet": "softmaxout_1",
-         "vgg19": "prob_1", "zfnet512": "gpu_0/softmax_1"}
+# The light graphs whose weights stay below the limit of a model file, and the tensor before their softmax.
+LIGHT = {"densenet121": "fc6_1", "inception_v1": None, "inception_v2": None, "resnet50": None, "shufflenet": None,
+         "squeezenet": None}
+# Gradients of one light graph, spread over its depth.
+LIGHT_GRADIENTS = 24
 
 # file, output, loss, shapes of inputs
 MODELS = [
@@ -46,7 +48,7 @@ MODELS = [
     ("ch_PP-OCRv4_det_infer.onnx", "sigmoid_0.tmp_0", "mean_squared_error", {"x": [1, 3, 64, 96]}),
     ("magika.onnx", "target_label", "mean_squared_error", {"bytes": [2, 2048]}),
     ("silero_vad_16k_sequence.onnx", "speech_probs", "sigmoid_cross_entropy", {"input": [3, 576]}),
-] + [(f"light_{name}.onnx", output, "mean_squared_error", {}) for name, output in LIGHT.items()]
+] + [(f"light_{name}.onnx", output, "softmax_cross_entropy", {}) for name, output in LIGHT.items()]
 
 
 def fetch(folder):
@@ -95,6 +97,29 @@ def floats(model):
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             weights[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
     return {name: value for name, value in weights.items() if value.dtype in (np.float32, np.float64, np.float16)}
+
+
+def with_weights(model, output, random, scratch):
+    """A light graph has one number for all weights of a tensor, so all its classes are equal and no gradient is left:
+    weights of the scale of He et al. 2015 take their place. Without an `output`, the input of its softmax is taken."""
+    sizes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+    def weights(shape):
+        if len(shape) < 2:
+            return random.uniform(0.5, 1.5, shape).astype(np.float32)
+        return (random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))).astype(np.float32)
+
+    for node in [node for node in model.graph.node if node.op_type == "ConstantOfShape"]:
+        model.graph.initializer.append(numpy_helper.from_array(weights(tuple(sizes[node.input[0]])), node.output[0]))
+        model.graph.node.remove(node)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == T.FLOAT and tensor.name in sizes:
+            tensor.CopyFrom(numpy_helper.from_array(weights(tuple(tensor.dims)), tensor.name))
+    softmax = [node for node in model.graph.node if node.op_type == "Softmax"]
+    output = output or softmax[-1].input[0]
+    path = scratch / "light.onnx"
+    onnx.save(model, path)
+    return path, output
 
 
 def random_feed(model, shapes, random):
@@ -163,7 +188,7 @@ def furthest(ours, theirs):
     zero, such as that of a key's bias before a softmax: there, what float32 leaves is seen relative to a thousandth of
     the model's largest gradient."""
     worst = (0.0, "")
-    peaks = {name: float(np.nanmax(np.abs(reference), initial=0.0)) for name, reference in theirs.items()}
+    peaks = {name: float(np.nan_to_num(np.abs(reference)).max(initial=0.0)) for name, reference in theirs.items()}
     largest = max(peaks.values())
     for name, reference in theirs.items():
         peak = peaks[name]
@@ -185,14 +210,18 @@ def target_of(info, loss, random):
 def check_model(backstitch, path, output, loss, shapes, scratch):
     """A row of the table: model, gradients compared, errors of our engine and of onnxruntime."""
     random = np.random.default_rng(7)
+    light = path.name.startswith("light_")
+    if light:
+        path, output = with_weights(onnx.load(path), output, random, scratch)
     model = onnx.load(path)
     feed = random_feed(model, shapes, random)
     shapes = {name: value.shape for name, value in feed.items()}
     weights = floats(model)
     training = scratch / "training.onnx"
-    if not weights:
-        return None
-    wrt, left_out = backstitch.grad(path, output, loss, list(weights), shapes, training)
+    asked = list(weights)
+    if light:
+        asked = asked[:: max(len(asked) // LIGHT_GRADIENTS, 1)]
+    wrt, left_out = backstitch.grad(path, output, loss, asked, shapes, training)
     made = onnx.load(training)
     onnx.checker.check_model(made, full_check=True)
     targets = [info for info in made.graph.input if info.name == "target"]
@@ -224,9 +253,6 @@ def check(options):
                 print(f"{file}: {type(error).__name__} {error}")
                 failed = True
                 continue
-        if row is None:
-            print(f"{file}: no float initializers")
-            continue
         bad = row["engine"][0] > TOLERANCE
         failed |= bad
         print(f"{'FAIL ' if bad else ''}{file}: {row['gradients']} gradients by {loss}, engine {row['engine'][0]:.1e} "
