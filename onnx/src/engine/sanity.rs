@@ -2,7 +2,6 @@
 
 use tract_onnx::prelude::InferenceFact;
 use tract_onnx::tract_hir::infer::Factoid;
-use tract_onnx::tract_hir::internal::DimLike;
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Attribute, Graph, Node, limits};
@@ -45,11 +44,12 @@ pub(super) fn check_attributes(node: &Node) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a tensor, as far as its shape is known, stays within the limit of elements.
+/// Checks that a tensor, as far as its shape is known, stays within the limit of elements. What depends on values, such
+/// as how many boxes are kept, has no size yet.
 pub(super) fn check_extent(name: &str, fact: &InferenceFact) -> Result<()> {
     let Some(shape) = fact.shape.concretize() else { return Ok(()) };
-    let mut dims = shape.iter().map(|dim| dim.to_usize().ok());
-    let elements = dims.try_fold(1usize, |all, dim| all.checked_mul(dim?));
+    let mut known = shape.iter().filter_map(|dim| dim.to_i64().ok());
+    let elements = known.try_fold(1usize, |all, dim| all.checked_mul(dim.try_into().ok()?));
     match elements {
         Some(elements) if elements <= limits::ELEMENTS => Ok(()),
         _ => Err(Error::new(
