@@ -83,18 +83,17 @@ fn read_secret(path: &Path) -> Result<Option<String>> {
     Ok(Some(text))
 }
 
+/// Writes the whole file or none: a process that dies here leaves nothing that the next start would take for a secret.
 fn write_secret(path: &Path, text: &str) -> Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(0o600);
-    }
     let doing = format!("writing {}", path.display());
-    let mut file = options.open(path).while_doing(&doing)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    // Only its owner may read a temporary file, and the name stays free for whoever comes first.
+    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or_else(|| Path::new(".")))
+        .while_doing(&doing)?;
     file.write_all(text.as_bytes()).while_doing(&doing)?;
-    file.sync_all().while_doing(&doing)
+    file.as_file().sync_all().while_doing(&doing)?;
+    file.persist_noclobber(path).map_err(|failed| failed.error).while_doing(&doing)?;
+    Ok(())
 }
 
 #[cfg(test)]
