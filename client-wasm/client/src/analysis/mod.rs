@@ -65,6 +65,17 @@ pub struct Description {
     pub source: &'static str,
 }
 
+/// A row of a table of features.
+const fn describe(
+    name: &'static str,
+    unit: &'static str,
+    range: &'static str,
+    about: &'static str,
+    source: &'static str,
+) -> Description {
+    Description { name, unit, range, about, source }
+}
+
 /// What the features of this kind of data mean: `image`, `text` or `series`. Every other kind has none.
 pub fn descriptions(modality: &str) -> &'static [Description] {
     match modality {

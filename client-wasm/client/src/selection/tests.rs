@@ -73,8 +73,8 @@ fn check(given: &[Given], limit: CostLimit, expected: &[ReasonCode]) -> Selectio
     selection
 }
 
-#[test]
-fn every_candidate_has_its_reason() {
+/// One candidate for each reason, in the order in which the test expects them.
+fn one_for_each_reason() -> [Given; 13] {
     let mut unmet = given("unmet", 1.0, 1.0);
     unmet.selector = selector(1.0, &[("image.noise", Some(0.05), None)]);
     let mut upper = given("upper", 1.0, 1.0);
@@ -94,7 +94,7 @@ fn every_candidate_has_its_reason() {
     second.replaces = vec!["block2".to_owned()];
     let mut corrected = given("corrected", 0.5, 0.1);
     corrected.correction = -0.6;
-    let given = [
+    [
         unmet,
         upper,
         missing,
@@ -108,11 +108,15 @@ fn every_candidate_has_its_reason() {
         given("extra", 0.1, 4.5),
         given("dear", 0.02, 3.0),
         corrected,
-    ];
+    ]
+}
+
+#[test]
+fn every_candidate_has_its_reason() {
     let limit = CostLimit { ms: Some(15.0), bytes: Some(10_000), gain_per_ms: Some(0.01) };
     use ReasonCode::*;
     let selection = check(
-        &given,
+        &one_for_each_reason(),
         limit,
         &[
             RequirementNotMet,

@@ -8,7 +8,7 @@ mod spectrum;
 
 use backstitch_protocol::Problem;
 
-use super::{Description, FeatureVector};
+use super::{Description, FeatureVector, describe};
 use crate::input::invalid;
 
 /// Samples of a channel that are looked at.
@@ -135,16 +135,6 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
         "PELT: Killick, Fearnhead, Eckley 2012; penalty: Yao 1988",
     ),
 ];
-
-const fn describe(
-    name: &'static str,
-    unit: &'static str,
-    range: &'static str,
-    about: &'static str,
-    source: &'static str,
-) -> Description {
-    Description { name, unit, range, about, source }
-}
 
 /// The features of a series.
 pub(super) fn features(series: &Series) -> FeatureVector {

@@ -6,7 +6,7 @@
 mod lexicon;
 mod sentiment;
 
-use super::{Description, FeatureVector};
+use super::{Description, FeatureVector, describe};
 
 /// Characters that are looked at.
 const MAX_CHARACTERS: usize = 1 << 16;
@@ -183,16 +183,6 @@ const LANGUAGES: &[(&str, &[&str])] = &[
         ],
     ),
 ];
-
-const fn describe(
-    name: &'static str,
-    unit: &'static str,
-    range: &'static str,
-    about: &'static str,
-    source: &'static str,
-) -> Description {
-    Description { name, unit, range, about, source }
-}
 
 /// The features of a text.
 pub(super) fn features(text: &str) -> FeatureVector {
