@@ -36,6 +36,10 @@ pub type Dims = BTreeMap<String, Vec<usize>>;
 /// The dtype and concrete shape of tensors, by name.
 pub type Shapes = BTreeMap<String, (DType, Vec<usize>)>;
 
+/// A `tracing` directive that silences the engine's warning about operator sets beyond those that its authors test:
+/// every operator that is let in is tested here, against onnxruntime.
+pub const LOG_DIRECTIVE: &str = "tract_onnx=error";
+
 /// A model compiled for concrete input shapes. Runs on several threads at once do not disturb each other.
 pub struct Program {
     inputs: Vec<Input>,

@@ -132,7 +132,10 @@ fn is_broken_pipe(error: &(dyn StdError + 'static)) -> bool {
 /// Sends the log to standard error.
 fn start_log(log: &Log) {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // What the operator asks for comes last, so it may ask for the engine's warnings too.
+    let directives = |filter: &str| format!("{},{filter}", backstitch_onnx::engine::LOG_DIRECTIVE);
+    let filter = EnvFilter::try_new(directives(&log.filter))
+        .unwrap_or_else(|_| EnvFilter::new(directives("info")));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
