@@ -55,7 +55,14 @@ export class Rounds extends ConsoleElement {
       heading="Rounds"
       hint="A round is released when its cohort is complete, never before."
     >
-      ${this.library.tasks.map((task) => this.#task(task))}
+      ${
+        this.library.tasks.length === 0
+          ? html`<p class="muted">
+              No patch of this library learns from devices: its <span class="mono">library.json</span> names
+              no task.
+            </p>`
+          : this.library.tasks.map((task) => this.#task(task))
+      }
     </bs-panel>`;
   }
 

@@ -200,7 +200,7 @@ export class App extends StudioElement {
         <bs-result class="half c3" .studio=${studio}></bs-result>
         <bs-decision class="c5" .studio=${studio}></bs-decision>
         <bs-graph .studio=${studio}></bs-graph>
-        <bs-features class="half c4" .studio=${studio}></bs-features>
+        <bs-features class=${this.#modality === "image" ? "half c4" : ""} .studio=${studio}></bs-features>
         <bs-cost class="half c4" .studio=${studio}></bs-cost>
         <bs-teach class="half c4" .studio=${studio}></bs-teach>
         ${
@@ -212,8 +212,8 @@ export class App extends StudioElement {
         <bs-versions class="half c4" .studio=${studio}></bs-versions>
       </main>
       <footer>
-        ${SOURCES[this.#library]?.credit ?? ""} Nothing on this page is sent anywhere unless you switch
-        contributing on and press “Contribute”.
+        ${SOURCES[this.#library]?.credit ?? ""} Nothing on this page is sent
+        anywhere${this.#shares ? " unless you switch contributing on and press “Contribute”" : ""}.
       </footer>
     `;
   }
@@ -224,6 +224,10 @@ export class App extends StudioElement {
   get #shares(): boolean {
     const { model } = this.studio;
     return model ? model.library.tasks.length > 0 : (SOURCES[this.#library]?.shares ?? true);
+  }
+
+  get #modality(): string {
+    return this.studio.model?.library.modality ?? SOURCES[this.#library]?.modality ?? "image";
   }
 
   #switch() {
@@ -239,7 +243,7 @@ export class App extends StudioElement {
 
   #input() {
     const { studio } = this;
-    const kind = studio.model?.library.modality ?? SOURCES[this.#library]?.modality ?? "image";
+    const kind = this.#modality;
     if (kind === "text") return html`<bs-sentence class="half c4" .studio=${studio}></bs-sentence>`;
     if (kind === "series") return html`<bs-recording class="half c4" .studio=${studio}></bs-recording>`;
     return html`<bs-input class="half c4" .studio=${studio}></bs-input>`;

@@ -65,7 +65,7 @@ export class CostPanel extends StudioElement {
   override render() {
     const { result, limitMs } = this.studio;
     const step = stepOf(limitMs);
-    return html`<bs-panel step="6" heading="What it cost" hint="Measured on this device, for this picture.">
+    return html`<bs-panel step="6" heading="What it cost" hint="Measured on this device, for this input.">
       ${result ? this.#meter(result) : html`<div class="total">–</div>`}
       <bs-slider
         label="Limit"
@@ -127,7 +127,7 @@ function kind(stage: string): "patch" | "segment" | "prepare" {
 function stageName(stage: string): string {
   const [what, which] = stage.split(":");
   const names: Record<string, string> = {
-    prepare: "prepare the picture",
+    prepare: "prepare the input",
     analyse: "measure features",
     select: "select patches",
   };

@@ -78,7 +78,7 @@ export class Decision extends StudioElement {
     return html`<bs-panel
       step="3"
       heading="Which patches, and why"
-      hint="The best set within the cost limit, decided anew for every picture."
+      hint="The best set within the cost limit, decided anew for every input."
     >
       <div class="scroll">
         <table>

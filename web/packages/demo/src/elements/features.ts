@@ -13,7 +13,8 @@ export class Features extends StudioElement {
     css`
       .list {
         display: grid;
-        gap: 10px;
+        grid-template-columns: repeat(auto-fill, minmax(min(100%, 260px), 1fr));
+        gap: 10px var(--s4);
         min-height: 264px;
         align-content: start;
       }

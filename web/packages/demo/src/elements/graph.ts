@@ -126,7 +126,7 @@ export class GraphPanel extends StudioElement {
     return html`<bs-panel
       step="4"
       heading="The graph that ran"
-      hint="Blue: the base model, cut where patches can go. Orange: what was stitched in for this picture."
+      hint="Blue: the base model, cut where patches can go. Orange: what was stitched in for this input."
     >
       <div class="picture">${model ? this.#draw(this.#layout(model.graph), active) : nothing}</div>
       <p class="detail small">${this.#detail()}</p>
@@ -188,7 +188,7 @@ export class GraphPanel extends StudioElement {
       ${node.shape ? html`Shape ${node.shape.join(" × ")}.` : nothing}
       ${node.macs ? html`${macs(node.macs)} (multiply-accumulates).` : nothing}
       ${node.ops?.length ? html`${node.ops.map(({ op, count: n }) => `${count(n)} ${op}`).join(", ")}.` : nothing}
-      ${stage ? html`Took ${milliseconds(stage.ms)} for this picture.` : nothing}`;
+      ${stage ? html`Took ${milliseconds(stage.ms)} for this input.` : nothing}`;
   }
 }
 

@@ -23,6 +23,7 @@ export class Result extends StudioElement {
         border-radius: var(--radius-small);
         padding: var(--s2) 12px;
         min-height: 104px;
+        container-type: inline-size;
         display: grid;
         align-content: start;
       }
@@ -35,7 +36,7 @@ export class Result extends StudioElement {
         border: 1px dashed var(--stitch);
       }
       .answer strong {
-        font-size: 18px;
+        font-size: clamp(13px, 15cqi, 18px);
         line-height: 24px;
         overflow-wrap: anywhere;
       }

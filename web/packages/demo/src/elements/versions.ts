@@ -80,9 +80,9 @@ export class Versions extends StudioElement {
   override render() {
     const { model, arrivals } = this.studio;
     return html`<bs-panel
-      step="10"
+      step=${model && model.library.tasks.length === 0 ? "8" : "10"}
       heading="Versions"
-      hint="New versions arrive while the page is open and are in use from the next picture on."
+      hint="New versions arrive while the page is open and are in use from the next answer on."
     >
       <div class="ladders">
         ${(model?.library.patches ?? []).map((patch) => this.#ladder(patch))}
