@@ -72,6 +72,15 @@ web: wasm
     @if [ ! -f web/dist/index.html ] || [ -n "$(find web/packages web/*.json web/*.ts -newer web/dist/index.html -type f \
       -not -path '*/dist/*' -print -quit)" ]; then cd web && npm run --silent build && touch dist/index.html; fi
 
+# Measure in Chromium beside onnxruntime-web and TensorFlow.js; writes docs/BENCHMARKS.md (`just bench --help`).
+bench *arguments: web
+    cargo build --quiet --package backstitch-server
+    cargo build --quiet --package backstitch-bench --target wasm32-unknown-unknown --profile wasm
+    wasm-bindgen --target web --out-dir tests/bench/wasm --out-name bench \
+      "{{target}}/wasm32-unknown-unknown/wasm/backstitch_bench.wasm"
+    cd tests/bench && npm ci --no-audit --no-fund --loglevel=error --ignore-scripts
+    node tests/bench/bench.mjs {{arguments}}
+
 # Make the sample library anew from its data (needs Python with PyTorch: onnx/models/fashion/make/README.md).
 models data="/usr/share/datasets/fashion-mnist":
     python3 onnx/models/fashion/make/train.py --data {{data}}
