@@ -72,9 +72,50 @@ test("five lines give a first result, built by Vite, under a strict policy", asy
   assert.deepEqual(complaints, []);
 });
 
-test("a build has exactly one wasm file", async () => {
+test("a build has a wasm file for each kind of browser, and a page loads one", async () => {
   const wasm = (await filesIn(join(folder, "dist"))).filter((name) => name.endsWith(".wasm"));
-  assert.equal(wasm.length, 1, String(wasm));
+  assert.deepEqual(wasm.map((name) => name.replace(/-.*/, "")).sort(), ["client_bg", "client_relaxed_bg"]);
+  const { page } = await openPage(browser);
+  const loaded = [];
+  page.on("request", (request) => {
+    if (request.url().endsWith(".wasm")) loaded.push(new URL(request.url()).pathname.split("/").at(-1));
+  });
+  await page.goto(app.origin);
+  await page.waitForFunction(() => window.outcome);
+  assert.equal(loaded.length, 1, String(loaded));
+  assert.match(loaded[0], /^client_relaxed_bg/);
+});
+
+test("a browser without relaxed SIMD gets the other file, and the same answers", async () => {
+  const empty = await mkdtemp(join(tmpdir(), "backstitch-simd-"));
+  const dist = join(folder, "node_modules/@backstitch/client/dist");
+  const plain = await serveApp({ "/client/": dist, "/": empty }, demo.page);
+  const answers = {};
+  for (const relaxed of [true, false]) {
+    const { page } = await openPage(browser);
+    await page.addInitScript((can) => {
+      if (!can) WebAssembly.validate = () => false;
+    }, relaxed);
+    const loaded = [];
+    page.on("request", (request) => {
+      if (request.url().endsWith(".wasm")) loaded.push(new URL(request.url()).pathname);
+    });
+    await page.goto(plain.origin);
+    answers[relaxed] = await page.evaluate(async () => {
+      const { open } = await import("/client/index.js");
+      const model = await open("/v1/libraries/fashion");
+      const data = Float32Array.from({ length: 784 }, (_, i) => ((i * 31) % 101) / 100);
+      const { output } = await model.run({ data, shape: [1, 1, 28, 28] }, { patches: "none" });
+      await model.close();
+      return [...output];
+    });
+    assert.deepEqual(loaded, [`/client/client_${relaxed ? "relaxed_" : ""}bg.wasm`]);
+  }
+  answers[false].forEach((value, i) =>
+    assert.ok(Math.abs(value - answers[true][i]) < 1e-4, `${value}, not ${answers[true][i]}`),
+  );
+  await plain.stop();
+  await rm(empty, { recursive: true });
 });
 
 test("the package imports in Node, touches nothing, and says where it runs", async () => {

@@ -1,8 +1,10 @@
-// Bundles the page's part and the worker's part, and puts the wasm beside them as a file of its own.
+// Bundles the page's part and the worker's part, and puts the wasm beside them, for browsers with relaxed SIMD and for
+// those without.
 
 import { copyFile, readFile, stat, writeFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 import { rolldown } from "rolldown";
+import { lowerRelaxedSimd } from "./lower-relaxed-simd.mjs";
 
 const here = (path) => new URL(path, import.meta.url).pathname;
 
@@ -34,10 +36,12 @@ await stat(here("wasm/backstitch_bg.wasm")).catch(() => {
   throw new Error("wasm/backstitch_bg.wasm is missing: run `just wasm` first");
 });
 await Promise.all([bundle("index"), bundle("worker")]);
-await copyFile(here("wasm/backstitch_bg.wasm"), here("dist/client_bg.wasm"));
+const built = here("wasm/backstitch_bg.wasm");
+await copyFile(built, here("dist/client_relaxed_bg.wasm"));
+await writeFile(here("dist/client_bg.wasm"), lowerRelaxedSimd(await readFile(built)));
 // Consumers read declarations only; what belongs to the worker's inside is not theirs.
 await writeFile(here("dist/worker.d.ts"), "export {};\n");
-for (const name of ["index.js", "worker.js", "client_bg.wasm"]) {
+for (const name of ["index.js", "worker.js", "client_relaxed_bg.wasm", "client_bg.wasm"]) {
   const bytes = await readFile(here(`dist/${name}`));
   console.log(`${name.padEnd(16)} ${bytes.length} bytes, ${gzipSync(bytes).length} gzip`);
 }

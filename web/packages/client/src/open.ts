@@ -4,6 +4,7 @@ import type { OpenCall } from "./calls.js";
 import { Model } from "./model.js";
 import type { OpenOptions } from "./options.js";
 import { aborted, PatchError } from "./problem.js";
+import { bestWasm } from "./simd.js";
 import { startWorker } from "./workers.js";
 
 /**
@@ -26,7 +27,7 @@ export async function open(url: string | URL, options: OpenOptions = {}): Promis
   if (signal?.aborted) throw aborted(signal.reason);
   const call: OpenCall = {
     url: absolute(url).href,
-    wasm: wasmUrl === undefined ? new URL("./client_bg.wasm", import.meta.url).href : absolute(wasmUrl).href,
+    wasm: (wasmUrl === undefined ? bestWasm() : absolute(wasmUrl)).href,
     costLimit,
     publicKey,
     persist: storage === "persistent",

@@ -52,7 +52,7 @@ export interface OpenOptions {
   publicKey?: string;
   /** Where the worker script is, if your bundler does not find it by itself. */
   workerUrl?: string | URL;
-  /** Where `client_bg.wasm` is, if your bundler does not find it by itself. */
+  /** Where `client_bg.wasm` or `client_relaxed_bg.wasm` is, if your bundler does not find them by itself. */
   wasmUrl?: string | URL;
   /** `memory` leaves nothing behind on the device. Default: `persistent`. */
   storage?: "persistent" | "memory";
