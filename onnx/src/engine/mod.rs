@@ -4,7 +4,9 @@
 //! change from run to run are inputs, so that new weights need no new program.
 
 mod bounds;
+mod fuse;
 mod ops;
+mod product;
 mod sanity;
 mod self_test;
 mod shapes;
@@ -61,7 +63,9 @@ impl Program {
     /// Compiles a model for the given input shapes.
     pub fn compile(model: &Model, dims: &Dims) -> Result<Self> {
         let resolved = resolve(model, dims)?;
-        let (engine_model, _) = analyse(model, &resolved)?;
+        let mut fused = lowered(model)?;
+        fuse::products(&mut fused.graph)?;
+        let (engine_model, _) = analyse(fused, &resolved)?;
         let plan = guarded("compiling", || {
             let optimized = engine_model.into_optimized()?;
             TypedSimplePlan::new(optimized)
@@ -173,15 +177,20 @@ impl std::fmt::Debug for Program {
     }
 }
 
-/// A model in the engine with every shape that its analysis can tell, and where each named tensor lies in it.
-/// Tensors beyond the limit are refused before anything of their size is allocated.
-fn analyse(
-    model: &Model,
-    inputs: &[(DType, Vec<usize>)],
-) -> Result<(InferenceModel, BTreeMap<String, OutletId>)> {
+/// The model in the operators that the engine has.
+fn lowered(model: &Model) -> Result<Model> {
     let lowered = lower::for_engine(model)?;
     ops::check(&lowered.graph)?;
-    let (mut analysed, outlets) = parse(&lowered, inputs)?;
+    Ok(lowered.into_owned())
+}
+
+/// A lowered model in the engine with every shape that its analysis can tell, and where each named tensor lies in it.
+/// Tensors beyond the limit are refused before anything of their size is allocated.
+fn analyse(
+    lowered: Model,
+    inputs: &[(DType, Vec<usize>)],
+) -> Result<(InferenceModel, BTreeMap<String, OutletId>)> {
+    let (mut analysed, outlets) = parse(lowered, inputs)?;
     guarded("analysing", || analysed.analyse(false))?;
     for (name, outlet) in &outlets {
         if let Ok(fact) = analysed.outlet_fact(*outlet) {
@@ -193,19 +202,20 @@ fn analyse(
 
 /// The engine's model, and where each named tensor lies in it.
 fn parse(
-    model: &Model,
+    mut model: Model,
     inputs: &[(DType, Vec<usize>)],
 ) -> Result<(InferenceModel, BTreeMap<String, OutletId>)> {
     let facts = inputs
         .iter()
         .map(|(dtype, shape)| Ok(InferenceFact::dt_shape(value::to_datum_type(*dtype)?, shape)))
         .collect::<Result<Vec<_>>>()?;
-    let mut named = model.clone();
-    name_nodes(&mut named.graph);
-    let bytes = named.to_bytes();
+    name_nodes(&mut model.graph);
+    let bytes = model.to_bytes();
+    drop(model);
     guarded("loading", || {
-        let importer =
+        let mut importer =
             tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        importer.op_register.insert(product::NAME, product::build);
         let proto = importer.proto_model_for_read(&mut bytes.as_slice())?;
         let parsed = importer.parse(&proto, None)?;
         let mut engine_model = parsed.model;

@@ -7,7 +7,7 @@ use tract_onnx::prelude::InferenceFact;
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::internal::DimLike;
 
-use super::{Dims, Program, Shapes, Value, analyse, value};
+use super::{Dims, Program, Shapes, Value, analyse, lowered, value};
 use crate::error::{Code, Error, Result};
 use crate::graph::some_of;
 use crate::model::{Dim, Model, ValueInfo, limits};
@@ -113,7 +113,7 @@ fn mismatch(info: &ValueInfo, shape: &[usize]) -> Error {
 /// leaves a tensor open, because its shape depends on values, the model is run on zeros.
 pub fn infer(model: &Model, dims: &Dims) -> Result<Shapes> {
     let resolved = resolve(model, dims)?;
-    let (analysed, outlets) = analyse(model, &resolved)?;
+    let (analysed, outlets) = analyse(lowered(model)?, &resolved)?;
     let mut shapes = Shapes::new();
     for (info, (dtype, shape)) in model.graph.inputs.iter().zip(&resolved) {
         shapes.insert(info.name.clone(), (*dtype, shape.clone()));

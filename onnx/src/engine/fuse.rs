@@ -1,0 +1,268 @@
+//! Groups of nodes for which the engine has an operator of our own. Done last before a model is compiled, and only where
+//! nobody reads what lies between: what `onnxruntime.quantization.quantize_dynamic` writes for a matrix product becomes
+//! one [`product`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::product;
+use crate::dtypes;
+use crate::error::Result;
+use crate::model::{Graph, Node};
+use crate::tensor::{DType, Tensor};
+
+/// A node of our own, the nodes whose place it takes, and constants that it reads besides those of the graph.
+struct Replacement {
+    nodes: Vec<usize>,
+    node: Node,
+    constants: Vec<(String, Tensor)>,
+}
+
+/// Puts operators of our own where the main graph has what they stand for.
+pub(super) fn products(graph: &mut Graph) -> Result<()> {
+    let found = Reading::of(graph).products()?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let gone: BTreeSet<usize> = found.iter().flat_map(|found| found.nodes.clone()).collect();
+    // Each stands where the last of its nodes stood, so that everything it reads comes before it.
+    let mut at: BTreeMap<usize, Node> = BTreeMap::new();
+    for Replacement { nodes, node, constants } in found {
+        at.extend(nodes.iter().max().map(|last| (*last, node)));
+        graph.initializers.extend(constants);
+    }
+    let nodes = std::mem::take(&mut graph.nodes).into_iter().enumerate();
+    graph.nodes = nodes
+        .filter_map(|(index, node)| at.remove(&index).or((!gone.contains(&index)).then_some(node)))
+        .collect();
+    graph.prune();
+    Ok(())
+}
+
+/// `Cast(MatMulInteger(DynamicQuantizeLinear(x), w)) · (scale of x · scale of w) [+ bias]`, and the nodes that compute it.
+struct Product<'a> {
+    nodes: Vec<usize>,
+    activations: &'a str,
+    weights: (&'a str, &'a Tensor),
+    scale: &'a str,
+    zero: Option<&'a str>,
+    bias: Option<&'a str>,
+    columns: usize,
+    output: &'a str,
+}
+
+impl<'a> Product<'a> {
+    /// Found from the product of integers.
+    fn find(reading: &Reading<'a>, index: usize, node: &'a Node) -> Option<Self> {
+        let (levels, weights) = (node.input(0)?, node.input(1)?);
+        let quantised = reading.made_by(levels, "DynamicQuantizeLinear")?;
+        let of = |output: usize| quantised.outputs.get(output).map(String::as_str);
+        if of(0) != Some(levels) || of(2) != node.input(2) {
+            return None;
+        }
+        let tensor = reading.constant(weights)?;
+        let (&[inner, columns], DType::I8 | DType::U8) = (tensor.shape(), tensor.dtype()) else {
+            return None;
+        };
+        if inner > product::LONGEST || inner == 0 || columns == 0 {
+            return None;
+        }
+        let per_column = |name: &str| {
+            reading.constant(name).is_some_and(|tensor| match tensor.shape() {
+                [] | [1] => true,
+                [count] => *count == columns,
+                _ => false,
+            })
+        };
+        let zero = node.input(3);
+        if zero.is_some_and(|zero| !per_column(zero)) {
+            return None;
+        }
+        let (cast, float) = reading.only_reader(node, "Cast")?;
+        if dtypes::numbered(float.int("to", 0)) != Some(DType::F32) {
+            return None;
+        }
+        let (scaled, product) = reading.only_reader(float, "Mul")?;
+        let both = reading.made_by(other(product, float.makes().next()?)?, "Mul")?;
+        let scale = other(both, of(1)?).filter(|scale| per_column(scale))?;
+        let (mut nodes, mut last, mut bias) = (vec![index, cast, scaled], product, None);
+        if let Some((added, sum)) = reading.only_reader(product, "Add")
+            && let Some(name) = other(sum, product.makes().next()?)
+            && let Some(tensor) = reading.constant(name)
+            && tensor.shape() == [columns]
+        {
+            nodes.push(added);
+            (last, bias) = (sum, Some(name));
+        }
+        Some(Self {
+            nodes,
+            activations: quantised.input(0)?,
+            weights: (weights, tensor),
+            scale,
+            zero,
+            bias,
+            columns,
+            output: last.makes().next()?,
+        })
+    }
+
+    fn replacement(self, reading: &Reading<'_>) -> Result<Replacement> {
+        let mut constants = Vec::new();
+        let mut constant = |what: &str, tensor: Tensor| {
+            let name = reading.graph.fresh(&format!("{}/{what}", self.output));
+            constants.push((name.clone(), tensor));
+            name
+        };
+        let zero = match self.zero {
+            Some(zero) => zero.to_owned(),
+            None => constant("zero", Tensor::from_bytes(self.weights.1.dtype(), vec![], vec![0])?),
+        };
+        let bias = match self.bias {
+            Some(bias) => bias.to_owned(),
+            None => constant("bias", Tensor::vector(&vec![0f32; self.columns])),
+        };
+        let inputs = [self.activations, self.weights.0, self.scale, &zero, &bias];
+        let node = Node::new(product::NAME, &inputs, &[self.output]);
+        Ok(Replacement { nodes: self.nodes, node, constants })
+    }
+}
+
+/// A graph with who makes and who reads each tensor.
+struct Reading<'a> {
+    graph: &'a Graph,
+    producers: BTreeMap<&'a str, usize>,
+    consumers: BTreeMap<&'a str, Vec<usize>>,
+}
+
+impl<'a> Reading<'a> {
+    fn of(graph: &'a Graph) -> Self {
+        Self { graph, producers: graph.producers(), consumers: graph.consumers() }
+    }
+
+    fn products(&self) -> Result<Vec<Replacement>> {
+        let nodes = self.graph.nodes.iter().enumerate().filter(|(_, n)| n.op == "MatMulInteger");
+        let found = nodes.filter_map(|(index, node)| Product::find(self, index, node));
+        found.map(|product| product.replacement(self)).collect()
+    }
+
+    fn constant(&self, name: &str) -> Option<&'a Tensor> {
+        self.graph.initializers.get(name)
+    }
+
+    fn made_by(&self, name: &str, op: &str) -> Option<&'a Node> {
+        let node = &self.graph.nodes[*self.producers.get(name)?];
+        (node.op == op).then_some(node)
+    }
+
+    /// The node that alone reads what `node` makes, which is no output of the graph.
+    fn only_reader(&self, node: &Node, op: &str) -> Option<(usize, &'a Node)> {
+        let made = node.makes().next()?;
+        let [reader] = self.consumers.get(made)?.as_slice() else { return None };
+        let found = &self.graph.nodes[*reader];
+        let shown = self.graph.output(made).is_some();
+        (found.op == op && !shown).then_some((*reader, found))
+    }
+}
+
+/// The factor or term of a node of two inputs that is not `name`.
+fn other<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
+    let (a, b) = (node.input(0)?, node.input(1)?);
+    match (a == name, b == name) {
+        (true, false) => Some(b),
+        (false, true) => Some(a),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Dims, Program, Value};
+    use crate::model::{Attribute, Dim, Model, ValueInfo};
+
+    const INNER: usize = 11;
+    const COLUMNS: usize = 13;
+
+    fn levels(count: usize) -> Vec<i8> {
+        (0..count).map(|i| ((i * 97 + 5) % 255) as i8).collect()
+    }
+
+    /// What `quantize_dynamic` writes for a product, with a bias.
+    fn quantised(scales: usize, zeros: usize) -> Graph {
+        let mut cast = Node::new("Cast", &["sums"], &["float"]);
+        cast.attributes.insert("to".to_owned(), Attribute::Int(1));
+        let weights = Tensor::new(vec![INNER, COLUMNS], &levels(INNER * COLUMNS)).unwrap();
+        let scale: Vec<f32> = (0..scales).map(|i| 0.01 + 0.001 * i as f32).collect();
+        let bias: Vec<f32> = (0..COLUMNS).map(|i| i as f32 - 6.0).collect();
+        let initializers = [
+            ("w", weights),
+            ("w_scale", Tensor::vector(&scale)),
+            ("w_zero", Tensor::vector(&levels(zeros))),
+            ("bias", Tensor::vector(&bias)),
+        ];
+        Graph {
+            inputs: vec![ValueInfo {
+                name: "x".to_owned(),
+                dtype: DType::F32,
+                shape: Some(vec![Dim::Fixed(1), Dim::Fixed(6), Dim::Fixed(INNER)]),
+            }],
+            outputs: vec![ValueInfo { name: "y".to_owned(), dtype: DType::F32, shape: None }],
+            nodes: vec![
+                Node::new("DynamicQuantizeLinear", &["x"], &["q", "s", "z"]),
+                Node::new("Mul", &["s", "w_scale"], &["scales"]),
+                Node::new("MatMulInteger", &["q", "w", "z", "w_zero"], &["sums"]),
+                cast,
+                Node::new("Mul", &["float", "scales"], &["product"]),
+                Node::new("Add", &["bias", "product"], &["y"]),
+            ],
+            initializers: initializers.map(|(n, t)| (n.to_owned(), t)).into(),
+            ..Graph::default()
+        }
+    }
+
+    fn run(graph: Graph) -> Vec<f32> {
+        let program = Program::compile(&Model { opset: 13, graph }, &Dims::new()).unwrap();
+        let x: Vec<f32> = (0..6 * INNER).map(|i| ((i * 31) % 101) as f32 / 25.0 - 1.5).collect();
+        let x = Value::f32(&[1, 6, INNER], &x).unwrap();
+        program.run_ordered(&[x]).unwrap()[0].f32s().unwrap().to_vec()
+    }
+
+    #[test]
+    fn one_operator_computes_what_the_nodes_did() {
+        for (scales, zeros) in [(1, 1), (COLUMNS, 1), (COLUMNS, COLUMNS)] {
+            let mut fused = quantised(scales, zeros);
+            products(&mut fused).unwrap();
+            let ops: Vec<&str> = fused.nodes.iter().map(|node| node.op.as_str()).collect();
+            assert_eq!(ops, [product::NAME]);
+            // With a tensor between them shown, the nodes stay.
+            let mut plain = quantised(scales, zeros);
+            plain.outputs.push(ValueInfo {
+                name: "sums".to_owned(),
+                dtype: DType::I32,
+                shape: None,
+            });
+            let mut kept = plain.clone();
+            products(&mut kept).unwrap();
+            assert_eq!(kept, plain);
+            for (got, want) in run(quantised(scales, zeros)).iter().zip(run(plain)) {
+                assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{got}, not {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_products_are_left_alone() {
+        let change: [fn(&mut Graph); 4] = [
+            |graph| graph.nodes[2].inputs[2] = "w_zero".to_owned(),
+            |graph| graph.nodes[2].inputs[1] = "q".to_owned(),
+            |graph| graph.nodes[3].attributes = [("to".to_owned(), Attribute::Int(11))].into(),
+            |graph| graph.nodes[4].inputs[1] = "w_scale".to_owned(),
+        ];
+        for change in change {
+            let mut graph = quantised(1, 1);
+            change(&mut graph);
+            let before = graph.clone();
+            products(&mut graph).unwrap();
+            assert_eq!(graph, before);
+        }
+    }
+}
