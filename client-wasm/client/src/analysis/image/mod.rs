@@ -67,6 +67,20 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
         source: "structure tensor: Bigün, Granlund 1987",
     },
     Description {
+        name: "image.alignment",
+        unit: "share of squared gradients",
+        range: "-1 to 1",
+        about: "How much brightness changes along rows and columns: 1 for an upright grid, −1 for one turned by 45°, Σ‖g‖²·cos 4θ / Σ‖g‖².",
+        source: "symmetry of order four: Bigün 1988, Recognition by symmetry derivatives",
+    },
+    Description {
+        name: "image.slant",
+        unit: "share of squared gradients",
+        range: "0 to 1",
+        about: "How much brightness changes along a grid that is turned, but not by 45°: the size of Σ‖g‖²·sin 4θ / Σ‖g‖².",
+        source: "symmetry of order four: Bigün 1988, Recognition by symmetry derivatives",
+    },
+    Description {
         name: "image.saturation",
         unit: "HSV saturation",
         range: "0 to 1",
@@ -148,6 +162,8 @@ struct Sums {
     gx_gx: f64,
     gy_gy: f64,
     gx_gy: f64,
+    /// Real and imaginary part of g⁴ / |g|², the gradient as a complex number.
+    fourfold: (f64, f64),
     pixels: f64,
 }
 
@@ -176,6 +192,7 @@ fn luminance(plane: &Plane) -> FeatureVector {
     let sums = filters(plane);
     let valid = sums.pixels.max(1.0);
     let laplacian_mean = sums.laplacian / valid;
+    let energy = (sums.gx_gx + sums.gy_gy).max(f64::MIN_POSITIVE);
     // Adding 0 turns a negative zero round, so that the range is (−90, 90].
     let across = 2.0 * sums.gx_gy + 0.0;
     let values = [
@@ -189,6 +206,8 @@ fn luminance(plane: &Plane) -> FeatureVector {
         ("image.blur", blur::blur(plane)),
         ("image.edge_density", sums.edges as f64 / valid),
         ("image.orientation", (0.5 * across.atan2(sums.gx_gx - sums.gy_gy)).to_degrees()),
+        ("image.alignment", sums.fourfold.0 / energy),
+        ("image.slant", sums.fourfold.1.abs() / energy),
     ];
     FeatureVector(values.into_iter().map(|(n, v)| (n.to_owned(), v)).collect())
 }
@@ -228,8 +247,14 @@ impl Sums {
         self.gx_gx += gx * gx;
         self.gy_gy += gy * gy;
         self.gx_gy += gx * gy;
+        let (square, twice) = (gx * gx - gy * gy, 2.0 * gx * gy);
+        let magnitude = gx * gx + gy * gy;
+        if magnitude > 0.0 {
+            self.fourfold.0 += (square * square - twice * twice) / magnitude;
+            self.fourfold.1 += 2.0 * square * twice / magnitude;
+        }
         let threshold = 4.0 * EDGE_THRESHOLD;
-        self.edges += u64::from(gx * gx + gy * gy > threshold * threshold);
+        self.edges += u64::from(magnitude > threshold * threshold);
     }
 }
 
@@ -249,7 +274,7 @@ mod tests {
     }
 
     /// Without the blur, which a formula on paper does not give.
-    fn check(plane: &Plane, expected: [f64; 6]) {
+    fn check(plane: &Plane, expected: [f64; 8]) {
         let found = luminance(plane);
         let names = DESCRIPTIONS.iter().map(|d| d.name).filter(|name| *name != "image.blur");
         for (name, expected) in names.zip(expected) {
@@ -260,15 +285,32 @@ mod tests {
 
     #[test]
     fn a_flat_picture_has_only_brightness() {
-        check(&plane(8, 6, |_, _| 0.5), [0.0, 0.0, 0.5, 0.0, 0.0, 0.0]);
+        check(&plane(8, 6, |_, _| 0.5), [0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]
     fn a_ramp_points_along_its_change() {
         // gx = 8 · 1/9, so the magnitude is 0.222: all edges. σ of 0, 1/9 … 1 is √(99/12)/9.
         let contrast = (99.0f64 / 12.0).sqrt() / 9.0;
-        check(&plane(10, 5, |x, _| x as f32 / 9.0), [0.0, contrast, 0.5, 0.0, 1.0, 0.0]);
-        check(&plane(5, 10, |_, y| y as f32 / 9.0), [0.0, contrast, 0.5, 0.0, 1.0, 90.0]);
+        let expected = |angle| [0.0, contrast, 0.5, 0.0, 1.0, angle, 1.0, 0.0];
+        check(&plane(10, 5, |x, _| x as f32 / 9.0), expected(0.0));
+        check(&plane(5, 10, |_, y| y as f32 / 9.0), expected(90.0));
+    }
+
+    #[test]
+    fn a_turned_grid_is_slanted_and_a_diagonal_one_is_not_aligned() {
+        let turned = |degrees: f64| {
+            let (sin, cos) = degrees.to_radians().sin_cos();
+            let ramp = move |x: usize, y: usize| (0.05 * (cos * x as f64 + sin * y as f64)) as f32;
+            let found = luminance(&plane(9, 9, ramp));
+            (found.value("image.alignment").unwrap(), found.value("image.slant").unwrap())
+        };
+        for (degrees, alignment, slant) in
+            [(0.0, 1.0, 0.0), (22.5, 0.0, 1.0), (45.0, -1.0, 0.0), (-22.5, 0.0, 1.0)]
+        {
+            let (a, s) = turned(degrees);
+            assert!((a - alignment).abs() < 1e-4 && (s - slant).abs() < 1e-4, "{degrees}: {a} {s}");
+        }
     }
 
     #[derive(serde::Deserialize)]
