@@ -10,7 +10,7 @@ use crate::cutting::{shapes_of, step, values};
 use crate::golden::{case, difference};
 
 /// Where a small network can be changed: the kind, its sites, and whether it starts without effect.
-const TEMPLATES: [(Kind, &[&str]); 7] = [
+const TEMPLATES: [(Kind, &[&str]); 9] = [
     (Kind::Affine, &["image"]),
     (Kind::Affine, &["flatten13"]),
     (Kind::Lora, &["relu1", "conv6"]),
@@ -18,6 +18,8 @@ const TEMPLATES: [(Kind, &[&str]); 7] = [
     (Kind::Adapter, &["add5"]),
     (Kind::Conv, &["relu3"]),
     (Kind::Head, &["flatten13", "gemm14"]),
+    (Kind::ReplaceBlock, &["relu1", "relu3"]),
+    (Kind::ReplaceBlock, &["add5", "gemm14"]),
 ];
 
 #[test]
@@ -27,15 +29,22 @@ fn new_patches_fit_train_and_change_nothing_yet() {
         let digest = case.model.digest();
         let shapes = shapes_of(&case);
         for (kind, sites) in TEMPLATES {
-            let patch =
-                template(&case.model, digest, &Template { kind, name: "new", sites, rank: 2 })
-                    .unwrap();
+            let patch = template(
+                &case.model,
+                digest,
+                &Template { kind, name: "new", sites, rank: 2, classes: None },
+            )
+            .unwrap();
             check(&patch, &case.model, digest, &shapes).unwrap();
             check_training(&patch, &case.model, &Dims::new(), Some("gemm14")).unwrap();
             assert_eq!(
                 patch,
-                template(&case.model, digest, &Template { kind, name: "new", sites, rank: 2 })
-                    .unwrap()
+                template(
+                    &case.model,
+                    digest,
+                    &Template { kind, name: "new", sites, rank: 2, classes: None }
+                )
+                .unwrap()
             );
             let stitched = stitch(&case.model, &[&patch]).unwrap();
             assert_eq!(stitched.opset, case.model.opset);
@@ -53,8 +62,13 @@ fn new_patches_fit_train_and_change_nothing_yet() {
 #[test]
 fn a_new_head_starts_as_the_old_one() {
     let case = case("network-13");
-    let head =
-        Template { kind: Kind::Head, name: "head", sites: &["flatten13", "gemm14"], rank: 4 };
+    let head = Template {
+        kind: Kind::Head,
+        name: "head",
+        sites: &["flatten13", "gemm14"],
+        rank: 4,
+        classes: None,
+    };
     let patch = template(&case.model, case.model.digest(), &head).unwrap();
     assert_eq!(patch.manifest().attachments[0].mode, Mode::Replace);
     let gemm = case.model.graph.nodes.iter().find(|node| node.op == "Gemm").unwrap();
@@ -62,18 +76,50 @@ fn a_new_head_starts_as_the_old_one() {
 }
 
 #[test]
+fn a_head_of_own_classes_leaves_the_other_places_without_a_chance() {
+    let case = case("network-13");
+    let own = |classes| Template {
+        kind: Kind::Head,
+        name: "own",
+        sites: &["flatten13", "gemm14"],
+        rank: 4,
+        classes: Some(classes),
+    };
+    let patch = template(&case.model, case.model.digest(), &own(2)).unwrap();
+    assert_eq!(patch.weights()["weight"].shape(), [8, 2]);
+    check_training(&patch, &case.model, &Dims::new(), Some("gemm14")).unwrap();
+    let stitched = stitch(&case.model, &[&patch]).unwrap();
+    let mut live = values(&case);
+    step(&stitched, &shapes_of(&case), &mut live);
+    let chances = live["softmax15"].to_tensor().unwrap().values::<f32>().unwrap();
+    for row in chances.chunks(5) {
+        assert!((row[0] + row[1] - 1.0).abs() < 1e-6 && row[2..] == [0.0; 3], "{row:?}");
+    }
+    for odd in [0, 6] {
+        let refused = template(&case.model, Digest::of(b""), &own(odd)).unwrap_err();
+        assert_eq!(refused.code(), Code::PatchMismatch);
+    }
+}
+
+#[test]
 fn templates_for_odd_sites_are_refused() {
     let case = case("network-13");
-    let odd: [(Kind, &[&str]); 5] = [
+    let odd: [(Kind, &[&str]); 7] = [
         (Kind::Head, &["gemm14"]),
         (Kind::Affine, &["relu1", "relu3"]),
         (Kind::Lora, &["image", "flatten13"]),
         (Kind::Conv, &["flatten13"]),
         (Kind::Lora, &["conv6", "relu1"]),
+        (Kind::ReplaceBlock, &["relu3"]),
+        // The sum also reads the layer before this one.
+        (Kind::ReplaceBlock, &["relu3", "relu1"]),
     ];
     for (kind, sites) in odd {
-        let refused =
-            template(&case.model, Digest::of(b""), &Template { kind, name: "odd", sites, rank: 2 });
+        let refused = template(
+            &case.model,
+            Digest::of(b""),
+            &Template { kind, name: "odd", sites, rank: 2, classes: None },
+        );
         assert_eq!(
             refused.unwrap_err().code(),
             Code::PatchMismatch,

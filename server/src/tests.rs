@@ -51,7 +51,8 @@ pub(crate) fn write_library(folder: &Path, goal: u32, edit: impl Fn(&mut serde_j
     let primary = Model { opset: 17, graph };
     let bytes = primary.to_bytes();
     std::fs::write(folder.join("primary.onnx"), &bytes).unwrap();
-    let style = Template { kind: Kind::Affine, name: "style", sites: &["h"], rank: 1 };
+    let style =
+        Template { kind: Kind::Affine, name: "style", sites: &["h"], rank: 1, classes: None };
     let patch = template(&primary, Digest::of(&bytes), &style).unwrap();
     let patches = folder.join("patches/style");
     std::fs::create_dir_all(&patches).unwrap();

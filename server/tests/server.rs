@@ -231,7 +231,8 @@ fn patches_win_back_what_their_corruption_cost() {
         arguments.extend(options);
         let (code, out, error) = command(&arguments);
         assert_eq!(code, 0, "{error}");
-        let row: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let row = &report["rows"][0];
         (row["base"].as_f64().unwrap(), row["patched"].as_f64().unwrap())
     };
     let both = ["noise-reduction", "low-contrast"];

@@ -68,6 +68,35 @@ pub fn tilted(pixels: &[f32], width: usize, height: usize, degrees: f64) -> Vec<
     out
 }
 
+/// Gaussian blur of this standard deviation in pixels, mirrored at the border; the kernel ends at three deviations.
+pub fn blurred(pixels: &[f32], width: usize, height: usize, sigma: f64) -> Vec<f32> {
+    if sigma <= 0.0 {
+        return pixels.to_vec();
+    }
+    let radius = (3.0 * sigma).ceil() as i64;
+    let weights: Vec<f64> =
+        (-radius..=radius).map(|i| (-0.5 * (i as f64 / sigma).powi(2)).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    // Mirrored at the outermost pixel, which is not repeated.
+    let mirrored = |at: i64, size: usize| {
+        let period = 2 * (size as i64 - 1).max(1);
+        let at = at.rem_euclid(period);
+        if size == 1 { 0 } else { at.min(period - at) as usize }
+    };
+    let along = |from: &[f32], step: &dyn Fn(usize, usize, i64) -> usize| -> Vec<f32> {
+        (0..width * height)
+            .map(|index| {
+                let (x, y) = (index % width, index / width);
+                let taps = (-radius..=radius).zip(&weights);
+                let sum: f64 = taps.map(|(i, w)| w * f64::from(from[step(x, y, i)])).sum();
+                (sum / total) as f32
+            })
+            .collect()
+    };
+    let rows = along(pixels, &|x, y, i| y * width + mirrored(x as i64 + i, width));
+    along(&rows, &|x, y, i| mirrored(y as i64 + i, height) * width + x)
+}
+
 /// Adds Gaussian noise of this standard deviation and clips to 0..1, as a camera does.
 pub fn noisy(pixels: &[f32], sigma: f64, draws: &mut SplitMix) -> Vec<f32> {
     pixels.iter().map(|p| (f64::from(*p) + sigma * normal(draws)).clamp(0.0, 1.0) as f32).collect()
@@ -89,6 +118,19 @@ mod tests {
         // Anticlockwise: the right column becomes the top row.
         check(90.0, [3.0, 6.0, 9.0, 2.0, 5.0, 8.0, 1.0, 4.0, 7.0]);
         check(180.0, [9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]);
+    }
+
+    #[test]
+    fn blur_spreads_light_and_keeps_its_sum() {
+        let mut point = [0.0f32; 81];
+        point[40] = 1.0;
+        let spread = blurred(&point, 9, 9, 1.0);
+        assert!((spread.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        // The centre of a Gaussian of deviation one, cut at three: (1 / 2.5051)².
+        assert!((spread[40] - 0.15935).abs() < 1e-3, "{}", spread[40]);
+        assert!((spread[41] / spread[40] - (-0.5f32).exp()).abs() < 1e-4);
+        assert_eq!(blurred(&point, 9, 9, 0.0), point);
+        assert!(blurred(&[0.25; 3], 1, 3, 5.0).iter().all(|p| (p - 0.25).abs() < 1e-6));
     }
 
     #[test]

@@ -24,6 +24,29 @@ impl Value {
         Self::try_from(&Tensor::new(shape.to_vec(), values)?)
     }
 
+    /// Numbers as a float or integer type, as a model's input wants them; fractions of integers are cut off.
+    /// Fails for types that hold no plain numbers.
+    pub fn numbers(dtype: DType, shape: &[usize], values: &[f32]) -> Result<Self> {
+        macro_rules! cast {
+            ($type:ty) => {{
+                let values: Vec<$type> = values.iter().map(|value| *value as $type).collect();
+                Self::try_from(&Tensor::new(shape.to_vec(), &values)?)
+            }};
+        }
+        match dtype {
+            DType::F32 => Self::f32(shape, values),
+            DType::F64 => cast!(f64),
+            DType::I8 => cast!(i8),
+            DType::U8 => cast!(u8),
+            DType::I32 => cast!(i32),
+            DType::I64 => cast!(i64),
+            _ => Err(Error::new(
+                Code::InputMismatch,
+                format!("an input of type {} cannot be fed with numbers", dtype.name()),
+            )),
+        }
+    }
+
     /// Zeros (`false` for booleans).
     pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Self> {
         let tensor = EngineTensor::zero_dt(to_datum_type(dtype)?, shape)

@@ -12,6 +12,9 @@ use crate::tensor::{DType, Tensor};
 /// Operator set of new patches: the oldest with one form of every operator.
 const OPSET: i64 = 13;
 
+/// The logit of a class that a head of fewer classes does not have: its softmax is 0 in float32.
+const IMPOSSIBLE: f32 = -1e4;
+
 /// What kind of patch to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -25,15 +28,18 @@ pub enum Kind {
     Conv,
     /// T₂ := T₁ · weight + bias, instead of the primary's last layer.
     Head,
+    /// T₂ := block(T₁), where the block is the primary's own between both, free to be trained.
+    ReplaceBlock,
 }
 
 impl Kind {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 6] = [
         ("affine", Self::Affine),
         ("lora", Self::Lora),
         ("adapter", Self::Adapter),
         ("conv", Self::Conv),
         ("head", Self::Head),
+        ("replace-block", Self::ReplaceBlock),
     ];
 
     /// The name on the command line.
@@ -48,7 +54,7 @@ impl std::str::FromStr for Kind {
     fn from_str(text: &str) -> Result<Self> {
         Self::ALL.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind).ok_or_else(|| {
             Error::new(Code::ManifestInvalid, format!("`{text}` is no kind of patch"))
-                .with_hint("use affine, lora, adapter, conv or head")
+                .with_hint("use affine, lora, adapter, conv, head or replace-block")
         })
     }
 }
@@ -64,21 +70,29 @@ pub struct Template<'a> {
     pub sites: &'a [&'a str],
     /// Width of the bottleneck of `lora` and `adapter`.
     pub rank: usize,
+    /// Of a head: the classes that it tells apart. They take the first places of its output, the others are as good as
+    /// impossible. As many as the output has where it is left out.
+    pub classes: Option<usize>,
 }
 
 /// A new patch for a primary: manifest and graph, ready to be written. `primary_digest` is that of the primary's
 /// file. The same arguments give the same patch.
 pub fn template(primary: &Model, primary_digest: Digest, template: &Template<'_>) -> Result<Patch> {
     let (from, to) = match (template.sites, template.kind) {
-        ([site], Kind::Head) => {
-            return Err(mismatch(format!("a head needs two sites, not only `{site}`"))
-                .with_hint("name the features that it reads and the output that it replaces: --site features,logits"));
+        ([site], Kind::Head | Kind::ReplaceBlock) => {
+            return Err(mismatch(format!(
+                "{} needs two sites, not only `{site}`",
+                template.kind.as_str()
+            ))
+            .with_hint("name what it reads and what it replaces: --site features,logits"));
         }
         ([site], _) => (*site, *site),
-        ([from, to], Kind::Lora | Kind::Head) => (*from, *to),
+        ([from, to], Kind::Lora | Kind::Head | Kind::ReplaceBlock) => (*from, *to),
         (sites, kind) => {
             return Err(mismatch(format!("{} sites are given for {}", sites.len(), kind.as_str()))
-                .with_hint("lora takes one or two sites, head two, the other kinds one"));
+                .with_hint(
+                    "lora takes one or two sites, head and replace-block two, the other kinds one",
+                ));
         }
     };
     if template.rank == 0 || template.rank > 4096 {
@@ -87,6 +101,10 @@ pub fn template(primary: &Model, primary_digest: Digest, template: &Template<'_>
     let types = declare(primary)?;
     let source = Site::new(primary, &types, from)?;
     let target = Site::new(primary, &types, to)?;
+    if template.classes.is_some() && template.kind != Kind::Head {
+        return Err(mismatch(format!("{} has no classes of its own", template.kind.as_str()))
+            .with_hint("leave them out, or make a head"));
+    }
     let mut sketch = Sketch { graph: Graph { name: template.name.to_owned(), ..Graph::default() } };
     sketch.graph.inputs.push(ValueInfo { name: "x".to_owned(), ..source.info.clone() });
     sketch.graph.outputs.push(ValueInfo { name: "y".to_owned(), ..target.info.clone() });
@@ -95,9 +113,12 @@ pub fn template(primary: &Model, primary_digest: Digest, template: &Template<'_>
         Kind::Lora => lora(&mut sketch, &source, &target, template.rank)?,
         Kind::Adapter => adapter(&mut sketch, &source, template.rank),
         Kind::Conv => conv(&mut sketch, &source)?,
-        Kind::Head => head(&mut sketch, primary, (from, &source), (to, &target))?,
+        Kind::Head => head(&mut sketch, primary, (from, &source), (to, &target), template.classes)?,
+        Kind::ReplaceBlock => block(&mut sketch, primary, from, to)?,
     };
-    let model = Model { opset: OPSET, graph: sketch.graph };
+    // A block keeps the operators of its primary.
+    let opset = if template.kind == Kind::ReplaceBlock { primary.opset } else { OPSET };
+    let model = Model { opset, graph: sketch.graph };
     let manifest = manifest(template, primary_digest, &model, (mode, from, to), function, primary)?;
     let patch = Patch::from_parts(&manifest.to_bytes(), &model.to_bytes(), None)?;
     check(&patch, primary, primary_digest, &infer(primary, &Dims::new())?)?;
@@ -133,13 +154,7 @@ fn manifest(
             output: BTreeMap::from([("y".to_owned(), to.to_owned())]),
             scale: None,
         }],
-        trainable: model
-            .graph
-            .initializers
-            .keys()
-            .filter(|name| !name.starts_with("fixed"))
-            .cloned()
-            .collect(),
+        trainable: trainable(&model.graph),
         training: Some(Training {
             loss: "softmax_cross_entropy".to_owned(),
             learning_rate: 0.05,
@@ -162,6 +177,23 @@ fn manifest(
         licence: None,
         provenance: None,
     })
+}
+
+/// Every float initializer but those whose name begins with `fixed`, and the statistics of a batch norm.
+fn trainable(graph: &Graph) -> Vec<String> {
+    let statistics: Vec<&str> = graph
+        .nodes
+        .iter()
+        .filter(|node| node.op == "BatchNormalization")
+        .flat_map(|node| [node.input(3), node.input(4)])
+        .flatten()
+        .collect();
+    let free = graph.initializers.iter().filter(|(name, tensor)| {
+        tensor.dtype() == DType::F32
+            && !name.starts_with("fixed")
+            && !statistics.contains(&name.as_str())
+    });
+    free.map(|(name, _)| name.clone()).collect()
 }
 
 /// A float tensor of the primary with a known number of channels.
@@ -225,6 +257,17 @@ impl Sketch {
         if let Ok(tensor) = Tensor::new(shape.to_vec(), &values) {
             self.graph.initializers.insert(name.to_owned(), tensor);
         }
+    }
+
+    /// The output: a tensor of this rank, and after its last dimension so many logits that no softmax will choose.
+    fn fill_up(&mut self, x: &str, rank: usize, rest: usize) {
+        let mut after = vec![0i64; 2 * rank];
+        if let Some(last) = after.last_mut() {
+            *last = rest as i64;
+        }
+        self.graph.initializers.insert("fixed.after".to_owned(), Tensor::vector(&after));
+        self.graph.initializers.insert("fixed.low".to_owned(), Tensor::scalar(IMPOSSIBLE));
+        self.node("Pad", &[x, "fixed.after", "fixed.low"], "y", &[]);
     }
 
     /// A linear map of the channels without bias: 1 × 1 convolution of an image, product of the last dimension else.
@@ -345,19 +388,22 @@ fn head(
     primary: &Model,
     (from, source): (&str, &Site),
     (to, target): (&str, &Site),
+    classes: Option<usize>,
 ) -> Result<(Mode, String)> {
     if source.is_image() || target.is_image() || source.rank != target.rank {
         return Err(mismatch("a head maps rows to rows".to_owned())
             .with_hint("read the features after pooling and flattening"));
     }
-    sketch.weight(
-        "weight",
-        &[source.channels, target.channels],
-        Fill::Random { inputs: source.channels },
-    );
-    sketch.weight("bias", &[target.channels], Fill::Value(0.0));
+    let outputs = classes.unwrap_or(target.channels);
+    if outputs == 0 || outputs > target.channels {
+        return Err(mismatch(format!("{outputs} classes are outside 1..={}", target.channels))
+            .with_hint(format!("`{to}` has {} places", target.channels)));
+    }
+    sketch.weight("weight", &[source.channels, outputs], Fill::Random { inputs: source.channels });
+    sketch.weight("bias", &[outputs], Fill::Value(0.0));
     let mut start = "at random";
     if let Some((weight, bias)) = own_layer(primary, from, to)
+        && classes.is_none()
         && weight.len() == source.channels * target.channels
         && bias.len() == target.channels
     {
@@ -367,8 +413,43 @@ fn head(
         start = "from the primary's own layer";
     }
     sketch.node("MatMul", &["x", "weight"], "product", &[]);
-    sketch.node("Add", &["product", "bias"], "y", &[]);
+    let rest = target.channels - outputs;
+    sketch.node("Add", &["product", "bias"], if rest == 0 { "y" } else { "own" }, &[]);
+    if rest > 0 {
+        sketch.fill_up("own", source.rank, rest);
+    }
     Ok((Mode::Replace, format!("Replaces the last layer, starting {start}.")))
+}
+
+/// The primary's own nodes and weights between two tensors.
+fn block(sketch: &mut Sketch, primary: &Model, from: &str, to: &str) -> Result<(Mode, String)> {
+    let part = primary.extract(&[from], &[to]).map_err(|e| {
+        mismatch(format!("the block from `{from}` to `{to}` cannot be taken out: {}", e.message()))
+            .with_hint("choose a tensor that everything up to the second one passes through")
+    })?;
+    let rename = |name: &str| match name {
+        name if name == from => Some("x".to_owned()),
+        name if name == to => Some("y".to_owned()),
+        // The primary may have its own `x` and `y`.
+        "x" | "y" => Some(format!("inner.{name}")),
+        _ => None,
+    };
+    sketch.graph.initializers = part
+        .graph
+        .initializers
+        .into_iter()
+        .map(|(name, tensor)| (rename(&name).unwrap_or(name), tensor))
+        .collect();
+    for mut node in part.graph.nodes {
+        node.rename_reads(&rename);
+        for output in &mut node.outputs {
+            if let Some(new) = rename(output) {
+                *output = new;
+            }
+        }
+        sketch.graph.nodes.push(node);
+    }
+    Ok((Mode::Replace, format!("Replaces what leads from {from} to {to}, starting as it is.")))
 }
 
 /// Weight, as [inputs, outputs], and bias of the `Gemm` between two tensors.

@@ -211,7 +211,8 @@ fn write_library(folder: &Path, z: NoiseMultiplier, delta: Delta, canaries: u32)
     };
     let primary = Model { opset: 17, graph };
     let bytes = primary.to_bytes();
-    let settings = Template { kind: Kind::Affine, name: "canary", sites: &["h"], rank: 1 };
+    let settings =
+        Template { kind: Kind::Affine, name: "canary", sites: &["h"], rank: 1, classes: None };
     let patch = template(&primary, Digest::of(&bytes), &settings)?;
     let epsilon = RhoQuanta::of_release(z).epsilon_bound(delta) * 1.01;
     let descriptor = serde_json::json!({

@@ -5,7 +5,6 @@ mod audit;
 mod bench;
 mod demo;
 mod doctor;
-mod evaluate;
 mod experiment;
 mod files;
 mod forecast;
@@ -13,7 +12,7 @@ mod keys;
 mod library;
 mod npy;
 pub mod onnx;
-pub mod patch;
+mod patch;
 mod privacy;
 mod serve;
 
@@ -60,7 +59,7 @@ enum Command {
     /// Look at, run, cut, stitch, differentiate and measure ONNX models.
     #[command(subcommand)]
     Onnx(onnx::OnnxCommand),
-    /// Make and check patches.
+    /// Make, check, train, measure and pack patches.
     #[command(subcommand)]
     Patch(patch::PatchCommand),
 }

@@ -1,36 +1,51 @@
-//! `backstitch patch`: make and check patches.
+//! `backstitch patch`: make, check, train, measure and pack patches.
+
+mod answers;
+mod condition;
+mod data;
+mod evaluate;
+mod fit;
+mod measure;
+mod pack;
+mod pictures;
+mod primary;
+mod progress;
+mod statistics;
+mod train;
 
 use std::path::{Path, PathBuf};
 
 use backstitch_onnx::engine::{infer, open_as};
-use backstitch_onnx::patch::{Kind, Patch, Template, check, check_training, template};
+use backstitch_onnx::patch::{Patch, Template, check, check_training, template};
 use backstitch_onnx::{Digest, Dims, Model};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::evaluate::{self, Evaluate};
 use super::files::{self, Outcome};
 
-/// Make and check patches.
+/// Make, check, train, measure and pack patches.
 #[derive(Debug, Subcommand)]
-pub enum PatchCommand {
+pub(super) enum PatchCommand {
     /// Make a new patch that changes nothing until it is trained.
     #[command(
         after_help = "Example: backstitch patch new --kind lora --primary primary.onnx --site block3,block4 --rank 4 --out style"
     )]
     New {
-        /// affine, lora, adapter, conv or head.
+        /// affine, lora, adapter, conv, head or replace-block.
         #[arg(long)]
         kind: String,
         /// The primary model.
         #[arg(long, value_name = "FILE.onnx")]
         primary: PathBuf,
-        /// The tensor that it changes; for lora and head the one that it reads, then the one that it changes.
+        /// The tensor that it changes; for lora, head and replace-block the one that it reads, then the one that it changes.
         #[arg(long, value_name = "TENSOR", value_delimiter = ',', required = true)]
         site: Vec<String>,
         /// Width of the bottleneck of lora and adapter.
         #[arg(long, default_value_t = 4)]
         rank: usize,
+        /// A head for this many classes of your own, which take the first places of the output.
+        #[arg(long, value_name = "N")]
+        classes: Option<usize>,
         /// Its name; the folder's where it is left out.
         #[arg(long)]
         name: Option<String>,
@@ -38,8 +53,9 @@ pub enum PatchCommand {
         #[arg(long, value_name = "PATCH_DIR")]
         out: PathBuf,
     },
-    /// Measure what patches win, base and patched on the same inputs.
-    Eval(Evaluate),
+    Train(train::Train),
+    Eval(evaluate::Evaluate),
+    Pack(pack::Pack),
     /// Check that a patch fits its primary and can be trained in it.
     #[command(after_help = "Example: backstitch patch check patches/noise --primary primary.onnx")]
     Check {
@@ -61,31 +77,27 @@ pub enum PatchCommand {
 }
 
 /// Runs one of the commands.
-pub fn run(command: PatchCommand) -> Outcome<()> {
+pub(super) fn run(command: PatchCommand) -> Outcome<()> {
     match command {
-        PatchCommand::New { kind, primary, site, rank, name, out } => {
+        PatchCommand::New { kind, primary, site, rank, classes, name, out } => {
             let sites: Vec<&str> = site.iter().map(String::as_str).collect();
-            make(&kind, &primary, &sites, rank, (name, &out))
+            let folder = out.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = name.unwrap_or_else(|| folder.to_lowercase().replace(['_', ' ', '.'], "-"));
+            let kind = kind.parse()?;
+            make(&primary, &Template { kind, name: &name, sites: &sites, rank, classes }, &out)
         }
+        PatchCommand::Train(command) => train::run(&command),
         PatchCommand::Eval(command) => evaluate::run(&command),
+        PatchCommand::Pack(command) => pack::run(&command),
         PatchCommand::Check { patch, primary, output, shapes, json } => {
             check_patch(&patch, &primary, output.as_deref(), &shapes, json)
         }
     }
 }
 
-fn make(
-    kind: &str,
-    primary: &Path,
-    sites: &[&str],
-    rank: usize,
-    (name, out): (Option<String>, &Path),
-) -> Outcome<()> {
-    let kind: Kind = kind.parse()?;
+fn make(primary: &Path, wanted: &Template<'_>, out: &Path) -> Outcome<()> {
     let (model, digest) = files::read_model(primary)?;
-    let folder = out.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let name = name.unwrap_or_else(|| folder.to_lowercase().replace(['_', ' ', '.'], "-"));
-    let patch = template(&model, digest, &Template { kind, name: &name, sites, rank })?;
+    let patch = template(&model, digest, wanted)?;
     if out.join("patch.json").exists() {
         return Err(
             format!("{} holds a patch already; choose another folder", out.display()).into()

@@ -10,7 +10,7 @@ pub(crate) mod version;
 
 pub use catalog::{Catalogs, Issued, News};
 pub(crate) use catalog::{base, libraries};
-pub use descriptor::{HeldOut, LibraryDescriptor, TaskDescriptor};
+pub use descriptor::{HeldOut, LibraryDescriptor, PrimaryDescriptor, TaskDescriptor};
 pub use import::{Imported, import};
 pub use key::signing_key;
 pub(crate) use key::token;

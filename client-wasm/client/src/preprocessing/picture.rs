@@ -110,6 +110,26 @@ impl Picture {
         }
     }
 
+    /// Each channel of a model's input as levels, 0 to 1, row by row. `values` must have the model's size.
+    pub fn levels(&self, values: &[f32]) -> Vec<Vec<f32>> {
+        let level =
+            |c: usize, i: usize| self.to_level(c, f64::from(values[self.index(c, i)])) as f32;
+        (0..self.channels)
+            .map(|c| (0..self.width * self.height).map(|i| level(c, i)).collect())
+            .collect()
+    }
+
+    /// The model's input of levels, 0 to 1: one plane of `width · height` for each channel.
+    pub fn values(&self, planes: &[Vec<f32>]) -> Vec<f32> {
+        let mut values = vec![0.0; self.channels * self.width * self.height];
+        for (c, plane) in planes.iter().enumerate() {
+            for (i, level) in plane.iter().enumerate() {
+                values[self.index(c, i)] = self.to_model(c, f64::from(*level)) as f32;
+            }
+        }
+        values
+    }
+
     fn shape(&self) -> Vec<usize> {
         match self.layout {
             Layout::Nchw => vec![1, self.channels, self.height, self.width],
@@ -125,12 +145,7 @@ impl Picture {
         };
         let fitted: Vec<Vec<f32>> =
             planes.iter().map(|plane| fit(plane, width, height, self.width, self.height)).collect();
-        let mut values = vec![0.0; self.channels * self.width * self.height];
-        for (c, plane) in fitted.iter().enumerate() {
-            for (i, level) in plane.iter().enumerate() {
-                values[self.index(c, i)] = self.to_model(c, f64::from(*level)) as f32;
-            }
-        }
+        let values = self.values(&fitted);
         Prepared { shape: self.shape(), values, subject: self.subject(fitted) }
     }
 
@@ -144,11 +159,7 @@ impl Picture {
             ))
             .with_hint("give a picture and let the client scale it, or reshape the numbers"));
         }
-        let level =
-            |c: usize, i: usize| self.to_level(c, f64::from(values[self.index(c, i)])) as f32;
-        let planes: Vec<Vec<f32>> = (0..self.channels)
-            .map(|c| (0..self.width * self.height).map(|i| level(c, i)).collect())
-            .collect();
+        let planes = self.levels(values);
         Ok(Prepared { shape: wanted, values: values.to_vec(), subject: self.subject(planes) })
     }
 

@@ -168,12 +168,7 @@ pub(crate) fn feed(
     shape: &[usize],
     values: &[f32],
 ) -> Result<Value, Problem> {
-    Ok(match dtype {
-        Some(DType::I64) => {
-            Value::i64(shape, &values.iter().map(|v| *v as i64).collect::<Vec<_>>())?
-        }
-        _ => Value::f32(shape, values)?,
-    })
+    Ok(Value::numbers(dtype.unwrap_or(DType::F32), shape, values)?)
 }
 
 /// The shapes of a model's inputs, where they are known by name.

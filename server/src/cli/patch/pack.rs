@@ -1,0 +1,182 @@
+//! `backstitch patch pack`: checked patches and their primary as a library, ready for `backstitch library import`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use backstitch_onnx::patch::{Patch, check_training};
+use backstitch_onnx::{Digest, Dims};
+use backstitch_protocol::id::Name;
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+
+use super::primary::{Primary, PrimaryArgs};
+use crate::cli::files::{self, Outcome};
+use crate::registry::{LibraryDescriptor, PrimaryDescriptor};
+
+/// Check patches and put them, with their primary, into a library that a server can import.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: backstitch patch pack my-head --primary model.onnx --out my-library --title \"My things\" --labels cup,phone
+
+A library that is there already gets the patches added; one of the same name is replaced. Every file is named with
+its SHA-256: what a server stores and a browser fetches under that digest."
+)]
+pub(in crate::cli) struct Pack {
+    /// Folders of patches, in stitching order.
+    #[arg(required = true, value_name = "PATCH_DIR")]
+    patches: Vec<PathBuf>,
+    #[command(flatten)]
+    primary: PrimaryArgs,
+    /// The library's folder.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// A new library's name; the folder's where it is left out.
+    #[arg(long)]
+    name: Option<String>,
+    /// A new library's title, for people.
+    #[arg(long)]
+    title: Option<String>,
+    /// A new library's description, for people.
+    #[arg(long)]
+    description: Option<String>,
+    /// A new library's names of the classes, in order.
+    #[arg(long, value_delimiter = ',')]
+    labels: Vec<String>,
+    /// A new library's kind of data: image, text or series.
+    #[arg(long)]
+    modality: Option<String>,
+    /// Print as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A file of the library.
+#[derive(Serialize)]
+struct Packed {
+    path: String,
+    digest: Digest,
+    bytes: u64,
+}
+
+/// Runs the command.
+pub(super) fn run(command: &Pack) -> Outcome<()> {
+    let primary = command.primary.read()?;
+    let patches: Vec<Patch> =
+        command.patches.iter().map(|p| files::read_patch(p)).collect::<Outcome<_>>()?;
+    primary.check(&patches)?;
+    for patch in &patches {
+        check_training(patch, &primary.model, &Dims::new(), Some(&primary.shown))?;
+    }
+    let library = command.library(&primary, &patches)?;
+    let mut packed =
+        vec![write(&command.out, &library.primary.file, &files::read(&command.primary.primary)?)?];
+    for (folder, patch) in command.patches.iter().zip(&patches) {
+        packed.extend(copy(&command.out, folder, &patch.manifest().name)?);
+    }
+    // Last: a folder whose library.json names a patch has it.
+    packed.push(write(&command.out, "library.json", &json_bytes(&library)?)?);
+    let weights: BTreeMap<&str, Digest> =
+        patches.iter().map(|p| (p.manifest().name.as_str(), p.weights_digest())).collect();
+    if command.json {
+        return files::print_json(
+            &json!({ "library": library.name, "files": packed, "weights": weights }),
+        );
+    }
+    for file in &packed {
+        println!("{}  {:>9} bytes  {}", file.digest, file.bytes, file.path);
+    }
+    println!(
+        "{} is ready: backstitch library import {} --data backstitch-data",
+        library.name,
+        command.out.display()
+    );
+    Ok(())
+}
+
+impl Pack {
+    /// The library that is there with these patches added, or a new one.
+    fn library(&self, primary: &Primary, patches: &[Patch]) -> Outcome<LibraryDescriptor> {
+        let path = self.out.join("library.json");
+        let mut library = match path.exists() {
+            true => LibraryDescriptor::from_bytes(&files::read(&path)?)?,
+            false => self.new_library(primary)?,
+        };
+        let there = self.out.join(&library.primary.file);
+        if there.exists() && Digest::of(&files::read(&there)?) != primary.digest {
+            return Err(format!(
+                "{} holds another primary; patches are bound to theirs, so pack into another folder",
+                self.out.display()
+            )
+            .into());
+        }
+        for patch in patches {
+            let name = Name::new(&*patch.manifest().name)?;
+            if !library.patches.contains(&name) {
+                library.patches.push(name);
+            }
+        }
+        Ok(library)
+    }
+
+    fn new_library(&self, primary: &Primary) -> Outcome<LibraryDescriptor> {
+        let folder = self.out.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = self
+            .name
+            .clone()
+            .unwrap_or_else(|| folder.to_lowercase().replace(['_', ' ', '.'], "-"));
+        let modality =
+            self.modality.clone().or(primary.picture.is_some().then(|| "image".to_owned()));
+        let labels =
+            if self.labels.is_empty() { primary.labels.clone() } else { self.labels.clone() };
+        let preprocessing = match &primary.picture {
+            Some(picture) => serde_json::to_value(picture)?,
+            None => json!({}),
+        };
+        Ok(LibraryDescriptor {
+            format: 1,
+            title: self.title.clone().unwrap_or_else(|| name.clone()),
+            name: Name::new(name)?,
+            description: self.description.clone().unwrap_or_default(),
+            modality: modality
+                .ok_or("say what kind of data this is: --modality text or --modality series")?,
+            primary: PrimaryDescriptor {
+                file: "primary.onnx".to_owned(),
+                input: primary.input.clone(),
+                output: primary.shown.clone(),
+                labels,
+                preprocessing,
+            },
+            patches: Vec::new(),
+            tasks: Vec::new(),
+            samples: None,
+        })
+    }
+}
+
+fn json_bytes(library: &LibraryDescriptor) -> Outcome<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(library)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// The files of a patch; its manifest last.
+fn copy(out: &Path, folder: &Path, name: &str) -> Outcome<Vec<Packed>> {
+    let mut packed = Vec::new();
+    for file in ["patch.onnx", "weights.safetensors", "patch.json"] {
+        let path = folder.join(file);
+        if path.exists() {
+            packed.push(write(out, &format!("patches/{name}/{file}"), &files::read(&path)?)?);
+        }
+    }
+    Ok(packed)
+}
+
+fn write(out: &Path, path: &str, bytes: &[u8]) -> Outcome<Packed> {
+    let target = out.join(path);
+    if let Some(folder) = target.parent() {
+        files::create_folder(folder)?;
+    }
+    files::write(&target, bytes)?;
+    Ok(Packed { path: path.to_owned(), digest: Digest::of(bytes), bytes: bytes.len() as u64 })
+}

@@ -1,0 +1,204 @@
+//! The authoring kit as its user meets it: a patch is made, trained, measured, packed and imported.
+
+#![allow(clippy::unwrap_used, reason = "a failed step of a test ends it")]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value as Json;
+
+const FASHION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../onnx/models/fashion");
+
+fn command(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_backstitch")).args(arguments).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn done(arguments: &[&str]) -> String {
+    let (code, out, error) = command(arguments);
+    assert!(code == 0 && error.is_empty(), "{arguments:?}: {error}");
+    out
+}
+
+fn json(arguments: &[&str]) -> Json {
+    serde_json::from_str(&done(arguments)).unwrap()
+}
+
+fn refused(arguments: &[&str], why: &str) {
+    let (code, _, error) = command(arguments);
+    assert!(code == 1 && error.contains(why), "{arguments:?}: {error}");
+}
+
+/// The committed primary alone in a folder, with its library's description or without.
+fn primary(folder: &Path, with_library: bool) -> String {
+    std::fs::copy(format!("{FASHION}/primary.onnx"), folder.join("primary.onnx")).unwrap();
+    if with_library {
+        std::fs::copy(format!("{FASHION}/library.json"), folder.join("library.json")).unwrap();
+    }
+    folder.join("primary.onnx").to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_patch_goes_from_nothing_to_a_library_that_a_server_imports() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let primary = primary(folder.path(), false);
+    let data = format!("{FASHION}/data/pool");
+    let (patch, library, store) = (at("turned"), at("my-library"), at("store"));
+    done(&[
+        "patch",
+        "new",
+        "--kind",
+        "adapter",
+        "--site",
+        "features",
+        "--rank",
+        "16",
+        "--primary",
+        &primary,
+        "--out",
+        &patch,
+    ]);
+    let trained = json(&[
+        "patch",
+        "train",
+        &patch,
+        "--primary",
+        &primary,
+        "--data",
+        &data,
+        "--limit",
+        "400",
+        "--tilt",
+        "25",
+        "--optimizer",
+        "adam",
+        "--learning-rate",
+        "0.005",
+        "--epochs",
+        "6",
+        "--json",
+    ]);
+    let right = |when: &str| trained[when]["accuracy"].as_f64().unwrap();
+    assert!(right("after") > right("before") + 0.05, "{trained}");
+    let measured = json(&[
+        "patch",
+        "eval",
+        &patch,
+        "--primary",
+        &primary,
+        "--data",
+        &data,
+        "--limit",
+        "600",
+        "--slice",
+        "none",
+        "--slice",
+        "tilt=25",
+        "--fit-share",
+        "0.5",
+        "--write",
+        "--json",
+    ]);
+    let rows = measured["rows"].as_array().unwrap();
+    let gain = |slice: &str| {
+        let row = rows.iter().find(|r| r["slice"] == slice).unwrap();
+        row["patched"].as_f64().unwrap() - row["base"].as_f64().unwrap()
+    };
+    assert!(gain("tilt 25") > 0.1, "{measured}");
+    assert!(gain("as they are, selected automatically") > -0.01, "{measured}");
+    assert!(gain("tilt 25, selected automatically") > 0.05, "{measured}");
+    let manifest: Json =
+        serde_json::from_slice(&std::fs::read(format!("{patch}/patch.json")).unwrap()).unwrap();
+    assert_eq!(manifest["performance"].as_array().unwrap().len(), 4);
+    assert!(manifest["cost"]["measured_ms"][0]["p50"].as_f64().unwrap() > 0.0);
+    assert!(!manifest["selector"]["gain"]["weights"].as_object().unwrap().is_empty());
+
+    let packed =
+        json(&["patch", "pack", &patch, "--primary", &primary, "--out", &library, "--json"]);
+    assert_eq!(packed["files"].as_array().unwrap().len(), 5);
+    let imported = json(&["library", "import", &library, "--data", &store, "--json"]);
+    assert_eq!(imported["library"], "my-library");
+    assert_eq!(imported["versions"][0][0], "turned");
+}
+
+#[test]
+fn a_table_and_a_folder_of_pictures_train_as_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let primary = primary(folder.path(), true);
+    let head = at("two-things");
+    done(&[
+        "patch",
+        "new",
+        "--kind",
+        "head",
+        "--site",
+        "features,logits",
+        "--classes",
+        "2",
+        "--primary",
+        &primary,
+        "--out",
+        &head,
+    ]);
+
+    // Bright on the left, bright on the right: as pictures of two classes, and as rows of a table.
+    let mut table =
+        format!("{},side\n", (0..784).map(|i| format!("p{i}")).collect::<Vec<_>>().join(","));
+    for (class, name) in ["left", "right"].iter().enumerate() {
+        std::fs::create_dir_all(folder.path().join("pictures").join(name)).unwrap();
+        for index in 0..12u32 {
+            let level = |x: u32, y: u32| {
+                let lit = (x < 14) == (class == 0);
+                if lit { 120 + ((x * 7 + y * 3 + index * 11) % 100) as u8 } else { 10 }
+            };
+            let pixels: Vec<u8> = (0..784).map(|i| level(i % 28, i / 28)).collect();
+            let path = folder.path().join(format!("pictures/{name}/{index}.png"));
+            let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), 28, 28);
+            encoder.set_color(png::ColorType::Grayscale);
+            encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+            let cells = pixels.iter().map(|p| (f32::from(*p) / 255.0).to_string());
+            table.push_str(&format!("{},{name}\n", cells.collect::<Vec<_>>().join(",")));
+        }
+    }
+    std::fs::write(folder.path().join("table.csv"), table).unwrap();
+    for data in [at("pictures"), at("table.csv")] {
+        let trained = json(&[
+            "patch",
+            "train",
+            &head,
+            "--primary",
+            &primary,
+            "--data",
+            &data,
+            "--fresh",
+            "--learning-rate",
+            "0.2",
+            "--epochs",
+            "20",
+            "--json",
+        ]);
+        assert_eq!(trained["labels"], serde_json::json!(["left", "right"]));
+        assert!(trained["after"]["accuracy"].as_f64().unwrap() > 0.8, "{data}: {trained}");
+    }
+    let manifest: Json =
+        serde_json::from_slice(&std::fs::read(format!("{head}/patch.json")).unwrap()).unwrap();
+    assert_eq!(manifest["io"]["outputs"]["y"]["labels"], serde_json::json!(["left", "right"]));
+
+    // What cannot be read says so.
+    std::fs::write(folder.path().join("pictures/left/broken.png"), b"no picture").unwrap();
+    std::fs::write(folder.path().join("short.csv"), "a,b\n1,x\n").unwrap();
+    let train = |data: &str, why: &str| {
+        refused(&["patch", "train", &head, "--primary", &primary, "--data", data], why)
+    };
+    train(&at("pictures"), "broken.png is no readable PNG or JPEG");
+    train(&at("short.csv"), "the primary takes [1, 1, 28, 28]");
+    train(&at("nothing"), "no examples there");
+    let fixed = format!("{FASHION}/patches/noise-reduction");
+    refused(
+        &["patch", "train", &fixed, "--primary", &primary, "--data", &at("pictures")],
+        "no trainable tensor",
+    );
+}
