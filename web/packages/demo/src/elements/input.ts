@@ -12,11 +12,13 @@ import "./picture.js";
 import "./slider.js";
 
 const PRESETS = [
-  { name: "Clean", noise: 0, contrast: 1, tilt: 0 },
-  { name: "Noisy", noise: 0.3, contrast: 1, tilt: 0 },
-  { name: "Flat light", noise: 0, contrast: 0.2, tilt: 0 },
-  { name: "Tilted", noise: 0, contrast: 1, tilt: 25 },
+  { name: "Clean", noise: 0, blur: 0, contrast: 1, tilt: 0 },
+  { name: "Noisy", noise: 0.3, blur: 0, contrast: 1, tilt: 0 },
+  { name: "Out of focus", noise: 0, blur: 1.5, contrast: 1, tilt: 0 },
+  { name: "Flat light", noise: 0, blur: 0, contrast: 0.2, tilt: 0 },
+  { name: "Tilted", noise: 0, blur: 0, contrast: 1, tilt: 25 },
 ];
+type Preset = Omit<(typeof PRESETS)[number], "name">;
 
 @customElement("bs-input")
 export class InputPanel extends StudioElement {
@@ -119,6 +121,7 @@ export class InputPanel extends StudioElement {
         </div>
         <div>
           ${this.#slider("Noise", "noise", 0.5, 0.01, `σ ${address.noise.toFixed(2)}`, "Standard deviation of Gaussian noise, in units of full brightness")}
+          ${this.#slider("Blur", "blur", 2.5, 0.1, `${address.blur.toFixed(1)} px`, "Standard deviation of Gaussian blur, in pixels")}
           ${this.#slider("Contrast", "contrast", 1, 0.01, percent(address.contrast), "Share of the original contrast that is left", 0.1)}
           ${this.#slider("Tilt", "tilt", 45, 1, `${address.tilt}°`, "Degrees, positive is anticlockwise", -45)}
         </div>
@@ -152,15 +155,7 @@ export class InputPanel extends StudioElement {
     </bs-panel>`;
   }
 
-  #slider(
-    label: string,
-    key: "noise" | "contrast" | "tilt",
-    max: number,
-    step: number,
-    text: string,
-    title: string,
-    min = 0,
-  ) {
+  #slider(label: string, key: keyof Preset, max: number, step: number, text: string, title: string, min = 0) {
     return html`<bs-slider
       label=${label}
       hint=${title}
@@ -204,9 +199,6 @@ export class InputPanel extends StudioElement {
   }
 }
 
-function matches(
-  now: { noise: number; contrast: number; tilt: number },
-  preset: { noise: number; contrast: number; tilt: number },
-): boolean {
-  return now.noise === preset.noise && now.contrast === preset.contrast && now.tilt === preset.tilt;
+function matches(now: Preset, preset: Preset): boolean {
+  return (["noise", "blur", "contrast", "tilt"] as const).every((name) => now[name] === preset[name]);
 }

@@ -6,11 +6,12 @@ export interface Address extends Conditions {
   sample: number;
 }
 
-export const START: Address = { sample: 2, noise: 0, contrast: 1, tilt: 0, seed: 1 };
+export const START: Address = { sample: 2, noise: 0, blur: 0, contrast: 1, tilt: 0, seed: 1 };
 
 const LIMITS = {
   sample: [0, 999],
   noise: [0, 0.5],
+  blur: [0, 2.5],
   contrast: [0.1, 1],
   tilt: [-45, 45],
   seed: [1, 9999],
@@ -27,6 +28,7 @@ export function readAddress(hash: string): Address {
   return {
     sample: Math.round(read("sample")),
     noise: read("noise"),
+    blur: read("blur"),
     contrast: read("contrast"),
     tilt: read("tilt"),
     seed: Math.round(read("seed")),
@@ -45,7 +47,7 @@ export function libraryAddress(search: string): string {
 }
 
 export function writeAddress(address: Address): string {
-  const digits = { sample: 0, noise: 2, contrast: 2, tilt: 0, seed: 0 };
+  const digits = { sample: 0, noise: 2, blur: 1, contrast: 2, tilt: 0, seed: 0 };
   return `#${(Object.keys(digits) as (keyof Address)[])
     .map((name) => `${name}=${Number(address[name].toFixed(digits[name]))}`)
     .join("&")}`;

@@ -12,7 +12,7 @@ import { namedPatches, type Override } from "./whatif.js";
 
 describe("the address", () => {
   it("comes back as it was written", () => {
-    const address = { sample: 7, noise: 0.3, contrast: 0.45, tilt: -25, seed: 12 };
+    const address = { sample: 7, noise: 0.3, blur: 1.5, contrast: 0.45, tilt: -25, seed: 12 };
     expect(readAddress(writeAddress(address))).toEqual(address);
   });
 
@@ -24,6 +24,14 @@ describe("the address", () => {
       contrast: 0.1,
       sample: 999,
     });
+  });
+});
+
+describe("the library", () => {
+  it("is fashion unless a name says otherwise", () => {
+    expect(libraryAddress("")).toBe("/v1/libraries/fashion");
+    expect(libraryAddress("?library=fashion-compact")).toBe("/v1/libraries/fashion-compact");
+    expect(libraryAddress("?library=../../admin")).toBe("/v1/libraries/fashion");
   });
 });
 

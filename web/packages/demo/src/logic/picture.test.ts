@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { flattened, noisy, onBlack, photograph, PIXELS, SIDE, tilted } from "./picture.js";
+import { blurred, flattened, noisy, onBlack, photograph, PIXELS, SIDE, tilted } from "./picture.js";
 
 const corner = (row: number, column: number): Float32Array => {
   const picture = new Float32Array(PIXELS);
@@ -29,6 +29,20 @@ describe("tilt", () => {
     expect(turned[14 * SIDE + 14]).toBeCloseTo(1, 6);
     const total = tilted(corner(14, 14), 20).reduce((sum, value) => sum + value, 0);
     expect(total).toBeCloseTo(1, 1);
+  });
+});
+
+describe("blur", () => {
+  it("spreads light evenly and keeps its sum", () => {
+    const spread = blurred(corner(14, 14), 1);
+    expect(spread.reduce((sum, value) => sum + value, 0)).toBeCloseTo(1, 5);
+    expect(spread[14 * SIDE + 15]! / spread[14 * SIDE + 14]!).toBeCloseTo(Math.exp(-0.5), 4);
+    expect(spread[13 * SIDE + 14]).toBeCloseTo(spread[14 * SIDE + 13]!, 6);
+  });
+
+  it("leaves a picture alone at 0, and a grey one at any", () => {
+    expect(blurred(corner(0, 0), 0)).toEqual(corner(0, 0));
+    expect(blurred(grey, 2).every((value) => Math.abs(value - 0.5) < 1e-6)).toBe(true);
   });
 });
 
@@ -63,7 +77,7 @@ describe("noise", () => {
 describe("a photograph", () => {
   it("is the scene itself when nothing is set", () => {
     const scene = corner(10, 10);
-    expect(photograph(scene, { noise: 0, contrast: 1, tilt: 0, seed: 1 })).toEqual(scene);
+    expect(photograph(scene, { noise: 0, blur: 0, contrast: 1, tilt: 0, seed: 1 })).toEqual(scene);
   });
 
   it("on white paper is turned over", () => {

@@ -11,6 +11,8 @@ export type Picture = Float32Array;
 export interface Conditions {
   /** Standard deviation of the noise, 0..0.5. */
   noise: number;
+  /** Standard deviation of the blur in pixels. */
+  blur: number;
   /** 1 keeps the contrast, 0 leaves grey. */
   contrast: number;
   /** Degrees, positive is anticlockwise. */
@@ -18,9 +20,9 @@ export interface Conditions {
   seed: number;
 }
 
-/** In the order of the real world: the thing is tilted, the light is flat, the sensor is noisy. */
-export function photograph(scene: Picture, { noise, contrast, tilt, seed }: Conditions): Picture {
-  return noisy(flattened(tilted(scene, tilt), contrast), noise, seed);
+/** In the order of the real world: the thing is tilted, out of focus, the light is flat, the sensor is noisy. */
+export function photograph(scene: Picture, { noise, blur, contrast, tilt, seed }: Conditions): Picture {
+  return noisy(flattened(blurred(tilted(scene, tilt), blur), contrast), noise, seed);
 }
 
 /** Turned about its centre, bilinear, black outside. */
@@ -47,6 +49,30 @@ function sample(picture: Picture, x: number, y: number): number {
     (1 - down) * ((1 - right) * at(left, top) + right * at(left + 1, top)) +
     down * ((1 - right) * at(left, top + 1) + right * at(left + 1, top + 1))
   );
+}
+
+/** Gaussian blur, mirrored at the border; the kernel ends at three deviations. */
+export function blurred(picture: Picture, deviation: number): Picture {
+  if (deviation === 0) return picture.slice();
+  const radius = Math.ceil(3 * deviation);
+  const weights = Array.from({ length: 2 * radius + 1 }, (_, i) =>
+    Math.exp(-0.5 * ((i - radius) / deviation) ** 2),
+  );
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const mirrored = (at: number): number => {
+    const period = 2 * (SIDE - 1);
+    const inside = ((at % period) + period) % period;
+    return Math.min(inside, period - inside);
+  };
+  const along = (from: Picture, place: (row: number, column: number, shift: number) => number): Picture =>
+    from.map((_, index) => {
+      const [row, column] = [Math.floor(index / SIDE), index % SIDE];
+      return (
+        weights.reduce((sum, weight, i) => sum + weight * from[place(row, column, i - radius)]!, 0) / total
+      );
+    });
+  const rows = along(picture, (row, column, shift) => row * SIDE + mirrored(column + shift));
+  return along(rows, (row, column, shift) => mirrored(row + shift) * SIDE + column);
 }
 
 /** x′ = mean + contrast · (x − mean). */
