@@ -19,7 +19,8 @@ use crate::failure::{Failure, Result, not_found};
 struct Samples;
 
 /// The names of the sample libraries, the smallest first.
-pub const SAMPLES: &[&str] = &["fashion", "motion", "anomalies", "sentiment"];
+pub const SAMPLES: &[&str] =
+    &["fashion", "fashion-compact", "motion", "anomalies", "photos", "sentiment"];
 
 /// A readable library.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,6 +18,7 @@ LABELS = [
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 ]
 TRAIN_IMAGES = 50_000
+BLUR_RADIUS = 8  # pixels: three standard deviations of the widest blur and more
 
 
 def read_idx(path):
@@ -73,6 +74,17 @@ def low_contrast(images, contrast):
     """x' = mean(x) + contrast * (x - mean(x)), the mean taken per image."""
     mean = images.mean((1, 2, 3), keepdim=True)
     return mean + contrast * (images - mean)
+
+
+def blurred(images, sigma):
+    """Gaussian blur of standard deviation `sigma` pixels (a number, or one per image), mirrored at the border; 0 is no blur."""
+    sigma = torch.as_tensor(sigma, dtype=torch.float32).expand(len(images)).clamp(min=1e-3)
+    offsets = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets.view(1, -1) / sigma.view(-1, 1)) ** 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    along = lambda x, shape: F.conv2d(x.transpose(0, 1), kernel.view(len(images), 1, *shape), groups=len(images)).transpose(0, 1)
+    padded = F.pad(images, (BLUR_RADIUS,) * 4, mode="reflect")
+    return along(along(padded, (1, -1)), (-1, 1))
 
 
 def tilted(images, degrees, scale=1.0):

@@ -118,6 +118,46 @@ def low_contrast(smallest_range):
     return g.model({"x": IMAGE}, {"y": IMAGE}, "Stretches flat images to the whole range of brightness.")
 
 
+def sharpening(weights):
+    """y = clip(x + conv3(relu(conv2(relu(conv1(x))))), 0, 1); see deblur.Deblur."""
+    w = {name: value.numpy() for name, value in weights.items()}
+    g = Graph("sharpening")
+    conv = lambda x, name, output: g.conv(x, name, w[name + ".weight"], w[name + ".bias"], output)
+    h = g.node("Relu", [conv("x", "conv1", "hidden1.conv")], "hidden1")
+    h = g.node("Relu", [conv(h, "conv2", "hidden2.conv")], "hidden2")
+    h = g.node("Add", ["x", conv(h, "conv3", "correction")], "corrected")
+    g.node("Clip", [h, g.constant("black", np.float32(0)), g.constant("white", np.float32(1))], "y")
+    return g.model({"x": IMAGE}, {"y": IMAGE}, "Sharpens images in 0..1 that are out of focus.")
+
+
+def rotation(weights):
+    """The primary's layers from `stem.pooled` to `block2`, with other weights; see turned.Turned."""
+    w = {name: value.numpy() for name, value in weights.items()}
+    g = Graph("rotation")
+    conv = lambda x, name, output: g.conv(x, name, w[name + ".weight"], w[name + ".bias"], output)
+    x = g.node("Relu", [conv("stem", "widen1", "block1.widened")], "block1.wide")
+    x = g.node("Add", [x, conv(x, "residual1", "block1.residual")], "block1.sum")
+    x = g.node("MaxPool", [g.node("Relu", [x], "block1")], "block1.pooled", kernel_shape=[2, 2], strides=[2, 2])
+    x = g.node("Relu", [conv(x, "widen2", "block2.widened")], "block2.wide")
+    x = g.node("Add", [x, conv(x, "residual2", "block2.residual")], "block2.sum")
+    g.node("Relu", [x], "block2")
+    return g.model({"stem": ["N", 16, 14, 14]}, {"block2": ["N", 64, 7, 7]}, "The primary's middle, trained on turned pictures.")
+
+
+def compact(weights):
+    """The compact primary; see compact.CompactNet."""
+    w = {name: value.numpy() for name, value in weights.items()}
+    g = Graph("fashion-compact")
+    conv = lambda x, name, output: g.conv(x, name, w[name + ".weight"], w[name + ".bias"], output)
+    pool = dict(kernel_shape=[2, 2], strides=[2, 2])
+    x = g.node("MaxPool", [g.node("Relu", [conv("image", "stem", "stem.conv")], "stem")], "stem.pooled", **pool)
+    x = g.node("MaxPool", [g.node("Relu", [conv(x, "middle", "middle.conv")], "middle")], "middle.pooled", **pool)
+    x = g.node("Relu", [conv(x, "last", "last.conv")], "last")
+    x = g.node("Flatten", [g.node("GlobalAveragePool", [x], "last.mean")], "features", axis=1)
+    g.node("Gemm", [x, g.constant("head.weight", w["head.weight"]), g.constant("head.bias", w["head.bias"])], "logits", transB=1)
+    return g.model({"image": IMAGE}, {"logits": ["N", 10]}, "A small Fashion-MNIST classifier: image [N,1,28,28] in 0..1 to logits [N,10].")
+
+
 class Session:
     """One model in onnxruntime, one thread, first output."""
 
@@ -141,9 +181,21 @@ def with_output(model, tensor, shape):
     return proto.SerializeToString()
 
 
-def from_site(model, site, shape):
-    """The part of a model that follows `site`: what `cut` gives as the last segment."""
-    return onnx.utils.Extractor(onnx.shape_inference.infer_shapes(onnx.load_from_string(model))).extract_model([site], ["logits"]).SerializeToString()
+def part(model, inputs, outputs):
+    """The nodes between some tensors: what `cut` gives."""
+    whole = onnx.shape_inference.infer_shapes(onnx.load_from_string(model))
+    return onnx.utils.Extractor(whole).extract_model(inputs, outputs).SerializeToString()
+
+
+def renamed(model, old, new):
+    """The same model with another name of an input."""
+    proto = onnx.load_from_string(model)
+    for value in proto.graph.input:
+        value.name = new if value.name == old else value.name
+    for node in proto.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+    onnx.checker.check_model(proto, full_check=True)
+    return proto.SerializeToString()
 
 
 def cost(model):

@@ -3,8 +3,10 @@
 import math
 import time
 
+import onnx
 import torch
 import torch.nn.functional as F
+from onnx import numpy_helper
 from torch import nn
 
 SEED = 20261124
@@ -88,6 +90,12 @@ class FrozenNet:
         return (self.batched(images).argmax(1) == labels).float().mean().item()
 
 
+def weights_of(model):
+    """The weights of a committed primary.onnx, by the names that `fold` gives them."""
+    initializers = onnx.load_from_string(model).graph.initializer
+    return {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in initializers}
+
+
 def fold(net):
     weights = {}
     for name in CONVOLUTIONS:
@@ -97,9 +105,13 @@ def fold(net):
 
 
 def augment(images, generator):
-    """A random shift of up to two pixels per batch group, and a mirror image half of the time."""
+    """A mirror image half of the time, and a shift."""
     flip = torch.rand(len(images), generator=generator) < 0.5
-    images = torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images)
+    return shifted(torch.where(flip.view(-1, 1, 1, 1), images.flip(3), images), generator)
+
+
+def shifted(images, generator):
+    """A random shift of up to two pixels, the same for sixteen pictures."""
     padded = F.pad(images, (2, 2, 2, 2))
     parts = []
     for part in padded.split(16):

@@ -56,6 +56,9 @@ class Measured:
             "both": right(contrast_patch(x=quiet)),
         }
 
+    def __len__(self):
+        return len(self.right["none"])
+
     def chosen(self, noise, contrast):
         """Right answers when each image has its own choice (boolean arrays)."""
         r = self.right
@@ -85,9 +88,9 @@ def automatic(measured, noise_selector, contrast_selector):
 def fit_gain(names, measured, gains):
     """A linear gain. Its direction maximises the accuracy of the choice that it makes (the step made smooth, so that
     gradient ascent works); its scale and so its meaning, the expected gain, comes from least squares on the gains (-1, 0, 1)."""
-    rows = np.concatenate([np.stack([m.features[n] for n in names] + [np.ones(len(m.right["none"]))], 1) for m in measured.values()])
+    rows = np.concatenate([np.stack([m.features[n] for n in names] + [np.ones(len(m))], 1) for m in measured.values()])
     target = np.concatenate([gains(k, m) - STITCH_COST for k, m in measured.items()])
-    weight = np.concatenate([np.full(len(m.right["none"]), CLEAN_WEIGHT if k == "clean" else 1.0) for k, m in measured.items()])
+    weight = np.concatenate([np.full(len(m), CLEAN_WEIGHT if k == "clean" else 1.0) for k, m in measured.items()])
     deviation = rows.std(0) + (rows.std(0) == 0)
     x, y = torch.from_numpy(rows / deviation), torch.from_numpy(target * weight / weight.sum())
     start = np.linalg.lstsq(rows / deviation * weight[:, None] ** 0.5, target * weight**0.5, rcond=None)[0]

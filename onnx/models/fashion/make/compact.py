@@ -1,0 +1,98 @@
+"""The compact primary: under a third of the complete model's work, taught by the complete model's answers (Hinton et al. 2015)."""
+
+import math
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from primary import Normalised, shifted
+
+SEED = 20261125
+EPOCHS = 14
+BATCH = 128
+PEAK_LEARNING_RATE = 0.12
+WEIGHT_DECAY = 3e-4
+TEMPERATURE = 3.0
+MEAN_COST = 0.55  # of the complete model's multiply-accumulates, over the pool
+CHANNELS = {"stem": (1, 16), "middle": (16, 28), "last": (28, 56)}
+
+
+class CompactNet(nn.Module):
+    """As it is trained. The stem is one 3x3 convolution; each of the three stages halves the picture."""
+
+    def __init__(self):
+        super().__init__()
+        for name, (inputs, outputs) in CHANNELS.items():
+            setattr(self, name, Normalised(inputs, outputs))
+        self.head = nn.Linear(CHANNELS["last"][1], 10)
+
+    def forward(self, image):
+        return run(image, {name: getattr(self, name) for name in CHANNELS}, self.head)
+
+
+def run(image, conv, head):
+    x = F.max_pool2d(F.relu(conv["stem"](image)), 2)
+    x = F.max_pool2d(F.relu(conv["middle"](x)), 2)
+    x = F.relu(conv["last"](x))
+    return head(x.mean((2, 3)))
+
+
+def fold(net):
+    weights = {}
+    for name in CHANNELS:
+        weights[name + ".weight"], weights[name + ".bias"] = getattr(net, name).folded()
+    weights["head.weight"], weights["head.bias"] = net.head.weight.detach(), net.head.bias.detach()
+    return weights
+
+
+def train(data, teacher, epochs=EPOCHS, log=print):
+    """Returns the folded weights."""
+    torch.manual_seed(SEED)
+    generator = torch.Generator().manual_seed(SEED)
+    images, labels = data.train
+    # The teacher answers once for each picture and its mirror image; a shift of two pixels changes its mind little.
+    wanted = torch.stack([F.softmax(teacher.batched(x) / TEMPERATURE, 1) for x in (images, images.flip(3))])
+    net = CompactNet().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY)
+    steps_per_epoch = len(images) // BATCH
+    total, warm, step = epochs * steps_per_epoch, steps_per_epoch, 0
+    for epoch in range(epochs):
+        net.train()
+        order, started, loss_sum = torch.randperm(len(images), generator=generator), time.time(), 0.0
+        for i in range(steps_per_epoch):
+            rate = step / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
+            for group in optimiser.param_groups:
+                group["lr"] = PEAK_LEARNING_RATE * rate
+            take = order[i * BATCH : (i + 1) * BATCH]
+            mirrored = (torch.rand(BATCH, generator=generator) < 0.5).long()
+            batch = torch.where(mirrored.view(-1, 1, 1, 1) == 1, images[take].flip(3), images[take])
+            logits = net(shifted(batch, generator).contiguous(memory_format=torch.channels_last))
+            answers = F.log_softmax(logits / TEMPERATURE, 1)
+            distance = F.kl_div(answers, wanted[mirrored, take], reduction="batchmean") * TEMPERATURE**2
+            loss = 0.3 * F.cross_entropy(logits, labels[take]) + 0.7 * distance
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            loss_sum, step = loss_sum + loss.item(), step + 1
+        net.eval()
+        with torch.no_grad():
+            held_out = (torch.cat([net(p) for p in data.pool[0].split(500)]).argmax(1) == data.pool[1]).float().mean().item()
+        log(f"compact epoch {epoch + 1}/{epochs}: loss {loss_sum / steps_per_epoch:.4f}, pool {held_out:.4f}, {time.time() - started:.0f} s")
+    return fold(net)
+
+
+def selector(features, base, full, share):
+    """When the complete model pays: the linear gain of what it is right where the compact one is wrong, and a bound on how
+    often it is taken, so that the mean cost stays at MEAN_COST of the complete model's."""
+    names = sorted(features)
+    rows = np.stack([features[n] for n in names] + [np.ones(len(base))], 1)
+    spread = rows.std(0) + (rows.std(0) == 0)
+    solution = np.linalg.lstsq(rows / spread, full.astype(float) - base, rcond=None)[0] / spread
+    predicted = rows @ solution
+    wanted = (MEAN_COST - share) / (1 - share)
+    less = max(0.0, float(np.quantile(predicted, 1 - wanted)))
+    weights = {n: round(float(v), 5) for n, v in zip(names, solution)}
+    return {"requires": [], "gain": {"intercept": round(float(solution[-1]) - less, 5), "weights": weights}}
