@@ -52,6 +52,10 @@ fuzz name seconds="600":
       -- -max_total_time={{seconds}} -rss_limit_mb=4096 -timeout=30 \
       $([ {{name}} != stitch ] || echo -len_control=0 -max_len=400)
 
+# Licences, sources, duplicates and advisories of every dependency (needs `cargo install cargo-deny`).
+deny *checks:
+    cargo deny --config .ci/deny.toml check {{checks}}
+
 # Formatting and lints, Rust and TypeScript.
 lint: web
     cargo fmt --all --check

@@ -50,6 +50,7 @@ impl Client {
         let persist = property(&options, "persist").is_none_or(|v| v.is_truthy());
         let given = Options {
             public_key: property(&options, "public_key").and_then(|v| v.as_string()),
+            voucher: property(&options, "voucher").and_then(|v| v.as_string()),
             limit,
             ..Options::default()
         };

@@ -9,8 +9,10 @@ export type Input =
   | { data: Float32Array | Float64Array | Uint8Array | Uint8ClampedArray | number[]; shape: number[] };
 
 export interface OpenOptions {
-  /** 64 hex digits: the operator's signing key. Without it the first key that is seen is pinned. */
+  /** 64 hex digits: the operator's root key. Without it the first root that is seen is pinned. */
   public_key?: string;
+  /** The word of the site's login, where the server enrols nobody without. */
+  voucher?: string;
   /** Milliseconds that one answer may take, primary included. Default: no limit. */
   cost_limit_ms?: number;
   /** Bytes of weights that the stitched patches may have together. Default: no limit. */
@@ -235,6 +237,8 @@ export interface Privacy {
   tasks: TaskPrivacy[];
   experiments: { name: string; arm: string; window: number; seen: number; reported: boolean; epsilon: number }[];
   ledger: { entries: number; head: string; intact: boolean; problem: Reason | null };
+  /** What left this device, newest first, by its ledger. `at` is in seconds since 1970; a report has round 0. */
+  history: { kind: "contribution" | "report"; name: string; round: number; at: number; rho: number }[];
   /** What a contribution contains, for people. */
   sent: string[];
   never_sent: string[];

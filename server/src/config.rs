@@ -1,11 +1,12 @@
 //! The configuration: defaults, then `backstitch.toml`, then `BACKSTITCH_…` from the environment.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
+use ed25519_dalek::VerifyingKey;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub struct Config {
     pub admin: Admin,
     /// The catalog.
     pub catalog: CatalogTimes,
+    /// Who may become a profile.
+    pub enrolment: Enrolment,
     /// What is written to standard error.
     pub log: Log,
 }
@@ -44,12 +47,38 @@ pub struct Public {
     pub cors_origins: Vec<String>,
     /// Connections at a time; more wait in the kernel's queue.
     pub max_connections: usize,
+    /// Connections of one network (IPv4 /24, IPv6 /48) at a time; 0: no limit of its own.
+    pub max_connections_per_network: usize,
+    /// Requests a second from one network, ten seconds' worth of them at once; 0: no limit.
+    pub requests_per_second: u32,
+    /// Uploads among them: contributions, tokens, reports; 0: no limit.
+    pub uploads_per_second: u32,
+    /// Addresses of proxies whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// TLS, where no proxy does it.
+    pub tls: Tls,
     /// Seconds until a request's headers must be complete.
     pub header_timeout_s: u64,
     /// Seconds until a request must be answered, uploads included.
     pub request_timeout_s: u64,
     /// Seconds that open requests get at shutdown.
     pub drain_s: u64,
+}
+
+/// TLS 1.3 on the public listener; off while both are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tls {
+    /// File with the certificate and its chain, PEM.
+    pub certificate: PathBuf,
+    /// File with the private key, PEM.
+    pub key: PathBuf,
+}
+
+impl Tls {
+    pub(crate) fn is_off(&self) -> bool {
+        self.certificate.as_os_str().is_empty() && self.key.as_os_str().is_empty()
+    }
 }
 
 /// The operators' listener.
@@ -70,6 +99,16 @@ pub struct CatalogTimes {
     pub expires_after_s: u64,
     /// Seconds after which it is signed again without a change.
     pub reissue_after_s: u64,
+}
+
+/// What makes a profile, which can draw one token per release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enrolment {
+    /// New profiles an hour from one network (IPv4 /24, IPv6 /48); 0: no limit.
+    pub per_network_per_hour: u32,
+    /// Hex of the Ed25519 public key of the site's login; then a profile needs its voucher. Empty: open to all.
+    pub voucher_key: String,
 }
 
 /// The log.
@@ -102,6 +141,7 @@ impl Default for Config {
             public: Public::default(),
             admin: Admin::default(),
             catalog: CatalogTimes::default(),
+            enrolment: Enrolment::default(),
             log: Log::default(),
         }
     }
@@ -113,6 +153,11 @@ impl Default for Public {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             cors_origins: Vec::new(),
             max_connections: 2048,
+            max_connections_per_network: 256,
+            requests_per_second: 50,
+            uploads_per_second: 5,
+            trusted_proxies: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+            tls: Tls::default(),
             header_timeout_s: 10,
             request_timeout_s: 60,
             drain_s: 20,
@@ -129,6 +174,30 @@ impl Default for Admin {
 impl Default for CatalogTimes {
     fn default() -> Self {
         Self { expires_after_s: 7 * 86_400, reissue_after_s: 86_400 }
+    }
+}
+
+impl Default for Enrolment {
+    fn default() -> Self {
+        Self { per_network_per_hour: 60, voucher_key: String::new() }
+    }
+}
+
+impl Enrolment {
+    /// The key of the site's login, if vouchers are asked for.
+    pub(crate) fn voucher_key(&self) -> Result<Option<VerifyingKey>> {
+        if self.voucher_key.is_empty() {
+            return Ok(None);
+        }
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(&self.voucher_key, &mut bytes)
+            .ok()
+            .and_then(|()| VerifyingKey::from_bytes(&bytes).ok())
+            .map(Some)
+            .ok_or_else(|| {
+                invalid("enrolment.voucher_key is not the public key of an Ed25519 pair")
+                    .with_hint("write its 32 bytes as 64 hex digits")
+            })
     }
 }
 
@@ -163,19 +232,33 @@ impl Config {
         let mut config = Self { data: data.into(), ..Self::default() };
         config.public.listen.set_port(0);
         config.admin.listen.set_port(0);
+        config.lift_network_limits();
         config
+    }
+
+    /// For tests and demos, whose devices all come from one network.
+    pub(crate) fn lift_network_limits(&mut self) {
+        self.enrolment.per_network_per_hour = 0;
+        self.public.max_connections_per_network = 0;
+        self.public.requests_per_second = 0;
+        self.public.uploads_per_second = 0;
     }
 
     /// Refuses combinations that cannot work.
     pub fn check(&self) -> Result<()> {
         self.store_path()?;
         self.blob_folder()?;
+        self.enrolment.voucher_key()?;
         for origin in &self.public.cors_origins {
             let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
             if host.is_none_or(|h| h.is_empty() || h.contains(['/', '*'])) {
                 return Err(invalid(format!("public.cors_origins: `{origin}` is no origin"))
                     .with_hint("write scheme://host[:port], without a path or a star"));
             }
+        }
+        let tls = &self.public.tls;
+        if !tls.is_off() && [&tls.certificate, &tls.key].iter().any(|p| p.as_os_str().is_empty()) {
+            return Err(invalid("public.tls needs both a certificate and a key"));
         }
         let times = &self.catalog;
         if times.reissue_after_s == 0 || times.expires_after_s < 2 * times.reissue_after_s {
@@ -213,9 +296,9 @@ impl Config {
         }
     }
 
-    /// The file with the catalog's signing key.
-    pub fn key_path(&self) -> PathBuf {
-        self.data.join("catalog.key")
+    /// The folder of the keys.
+    pub fn keys_folder(&self) -> PathBuf {
+        self.data.join("keys")
     }
 
     /// How long a request may take.
@@ -270,6 +353,8 @@ mod tests {
         assert!(load("[public]\nlisen = '127.0.0.1:1'").is_err());
         assert!(load("store = 'postgres://x'").unwrap_err().hint().unwrap().contains("sqlite://"));
         assert!(load("[public]\ncors_origins = ['*']").is_err());
+        assert!(load("[public.tls]\ncertificate = 'c.pem'").is_err());
+        assert!(load("[enrolment]\nvoucher_key = 'ab'").is_err());
         assert!(load("[catalog]\nexpires_after_s = 10\nreissue_after_s = 10").is_err());
         assert!(Config::load(Some(Path::new("missing.toml"))).is_err());
         let config = load("data = '/d'\n[admin]\nlisten = '127.0.0.1:9'").unwrap();

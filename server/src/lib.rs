@@ -1,5 +1,6 @@
 //! The Backstitch server: signed catalogs, immutable blobs, private rounds and honest experiments.
 
+pub mod admission;
 pub mod aggregate;
 pub mod blob;
 pub mod cli;

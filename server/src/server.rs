@@ -12,14 +12,15 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::admission::{Admission, Enrolment};
 use crate::blob::Blobs;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::http::listen::{self, Limits};
-use crate::http::{self, App};
+use crate::http::{self, App, tls};
 use crate::privacy::{Ledger, NoiseSource};
-use crate::registry::{self, Catalogs, Source};
+use crate::registry::{self, Catalogs, Keys, Source};
 use crate::round::Rounds;
 use crate::services::Services;
 use crate::store::Store;
@@ -38,8 +39,9 @@ pub struct Running {
     pub admin_addr: SocketAddr,
     /// The operators' bearer token.
     pub admin_token: String,
-    /// Hex of the key that signs the catalogs.
+    /// Hex of the root key: what clients pin.
     pub public_key: String,
+    tls: bool,
     services: Services,
     stopping: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -65,9 +67,10 @@ impl Server {
 }
 
 impl Running {
-    /// `http://host:port` of the public plane.
+    /// `http://host:port` of the public plane, `https` where it speaks TLS.
     pub fn public_url(&self) -> String {
-        format!("http://{}", self.public_addr)
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.public_addr)
     }
 
     /// The address of a library, as clients open it.
@@ -117,6 +120,7 @@ async fn start(config: Config, clock: Clock, demo: bool) -> Result<Running> {
     let rounds = Rounds::start(&services, &mut tasks).await?;
     services.catalogs.issue_all().await?;
 
+    let tls = tls::acceptor(&config.public.tls)?;
     let public = bind(config.public.listen, "public.listen").await?;
     let admin = bind(config.admin.listen, "admin.listen").await?;
     let (public_addr, admin_addr) = (address(&public)?, address(&admin)?);
@@ -132,21 +136,18 @@ async fn start(config: Config, clock: Clock, demo: bool) -> Result<Running> {
         console_url: (demo && public_addr.ip().is_loopback() && admin_addr.ip().is_loopback())
             .then(|| console_url(admin_addr, &admin_token)),
     };
-    let limits = Limits {
-        max_connections: config.public.max_connections,
-        header_timeout: Duration::from_secs(config.public.header_timeout_s),
-        drain: Duration::from_secs(config.public.drain_s),
-    };
-    tasks.spawn(listen::serve(public, http::public(&app, &config), limits, stops.clone()));
-    tasks.spawn(listen::serve(admin, http::admin(&app, &config), limits, stops.clone()));
+    let (pages, console) = (http::public(&app, &config), http::admin(&app, &config));
+    tasks.spawn(listen::serve(public, tls, pages, Limits::of(&config), stops.clone()));
+    tasks.spawn(listen::serve(admin, None, console, Limits::of(&config), stops.clone()));
     tasks.spawn(keep_fresh(services.clone(), stops));
-    let public_key = services.catalogs.public_key();
+    let public_key = services.catalogs.root_key()?;
     tracing::info!(%public_addr, %admin_addr, %public_key, "serving");
     Ok(Running {
         public_addr,
         admin_addr,
         admin_token,
         public_key,
+        tls: !config.public.tls.is_off(),
         services,
         stopping,
         tasks,
@@ -160,12 +161,18 @@ pub(crate) async fn services(config: &Config, clock: Clock) -> Result<Services> 
     let ledger = Ledger::new(store.clone());
     let head = ledger.verify().await?;
     tracing::info!(records = head.sequence, head = %head.hash, "privacy ledger verified");
-    let key = registry::signing_key(&config.key_path())?;
-    let catalogs = Catalogs::new(store.clone(), key, config.catalog.clone(), clock.clone());
+    let keys = config.keys_folder();
+    registry::private_folder(&keys)?;
+    let seed = registry::seed(&keys.join("tokens.key"))?;
+    let enrolment = Enrolment::of(&config.enrolment)?;
+    let admission = Admission::new(&seed, enrolment, store.clone(), clock.clone())?;
+    let (keys, times) = (Keys::in_folder(keys), config.catalog.clone());
+    let catalogs = Catalogs::new(store.clone(), keys, admission.key(), times, clock.clone())?;
     Ok(Services {
         blobs: Blobs::in_folder(&config.blob_folder()?)?,
         ledger,
         noise: NoiseSource::start()?,
+        admission: Arc::new(admission),
         catalogs: Arc::new(catalogs),
         changes: watch::Sender::new(0),
         clock,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::admission::Admission;
 use crate::blob::Blobs;
 use crate::clock::Clock;
 use crate::privacy::{Ledger, NoiseSource};
@@ -23,6 +24,8 @@ pub struct Services {
     pub ledger: Ledger,
     /// The noise thread.
     pub noise: NoiseSource,
+    /// Tokens.
+    pub admission: Arc<Admission>,
     /// Signed catalogs.
     pub catalogs: Arc<Catalogs>,
     /// Counts changes that the console shows.

@@ -65,7 +65,8 @@ pub(crate) fn write_library(folder: &Path, goal: u32, edit: impl Fn(&mut serde_j
         "tasks": [{
             "name": "style", "patches": ["style"], "goal": goal, "clip_norm": 1.0,
             "noise_multiplier": 2.6, "max_participations": 4, "period_days": 30, "min_separation": 1,
-            "epsilon": 4.0, "delta": 1e-6, "server_learning_rate": 1.0, "server_momentum": 0.5
+            "epsilon": 4.0, "delta": 1e-6, "server_learning_rate": 1.0, "server_momentum": 0.5,
+            "tokens": false
         }]
     });
     edit(&mut library);

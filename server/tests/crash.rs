@@ -13,9 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use backstitch_protocol::catalog::{Catalog, SignedCatalog, TaskEntry};
+use backstitch_protocol::catalog::{Catalog, TaskEntry};
 use backstitch_protocol::contribution::{Contribution, Nullifier};
 use backstitch_protocol::delta::Delta;
+use backstitch_protocol::id::Name;
+use backstitch_protocol::token::{Blinding, Profile, TokenAnswer, TokenRequest, TokenScope};
+use backstitch_protocol::trust::SignedCatalog;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Row as _};
 
@@ -126,9 +129,36 @@ impl Process {
         Some(serde_json::from_str(&signed.payload).unwrap())
     }
 
-    fn contribute(&self, frame: &[u8]) -> Option<String> {
+    /// The header with a device's token for the open round; empty where the round has ended, which only happens when
+    /// the device's contribution counts already.
+    fn draw(&self, task: &TaskEntry, device: u8) -> Option<String> {
+        let library = Name::new("fashion").unwrap();
+        let blinding = Blinding::derive(&[device; 32], &task.name, task.round).unwrap();
+        let request = TokenRequest {
+            task: format!("{library}.{}", task.name),
+            round: task.round,
+            profile: Profile::derive(&[device; 32]),
+            blinded: blinding.blinded().clone(),
+            voucher: None,
+        };
+        let body = serde_json::to_vec(&request).unwrap();
         let head = format!(
-            "POST /v1/tasks/fashion.personal-style/contributions HTTP/1.1\r\ncontent-type: application/vnd.backstitch.contribution\r\ncontent-length: {}\r\n",
+            "POST /v1/tokens HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
+            body.len()
+        );
+        let text = self.ask(&head, &body).filter(|answer| !answer.is_empty())?;
+        let Ok(answer) = serde_json::from_str::<TokenAnswer>(&text) else {
+            assert!(text.contains("round_closed"), "{text}");
+            return Some(String::new());
+        };
+        let scope = TokenScope { library: &library, task: &task.name, round: task.round };
+        let token = blinding.finish(&answer, task.token_key.as_ref().unwrap(), &scope).unwrap();
+        Some(format!("authorization: Bearer {}\r\n", token.hex()))
+    }
+
+    fn contribute(&self, frame: &[u8], token: &str) -> Option<String> {
+        let head = format!(
+            "POST /v1/tasks/fashion.personal-style/contributions HTTP/1.1\r\n{token}content-type: application/vnd.backstitch.contribution\r\ncontent-length: {}\r\n",
             frame.len()
         );
         self.ask(&head, frame).filter(|answer| !answer.is_empty())
@@ -182,7 +212,11 @@ impl Devices {
                     self.0.push((*device, frame(&task, *device), false));
                 }
                 let (_, bytes, told) = self.0.iter_mut().find(|(d, ..)| d == device).unwrap();
-                let answer = server.contribute(bytes)?;
+                let token = match task.round == round {
+                    true => server.draw(&task, *device)?,
+                    false => String::new(),
+                };
+                let answer = server.contribute(bytes, &token)?;
                 assert!(answer.contains("\"accepted\":true"), "device {device}: {answer}");
                 // Once told, always told: it is on the disk.
                 assert!(!*told || answer.contains("\"duplicate\":true"), "lost: {answer}");

@@ -1,6 +1,6 @@
 //! A whole server over real sockets: slow and broken clients, events, shutdown, and a process that is killed.
 
-#![allow(clippy::unwrap_used, reason = "a failed step of a test ends it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends it")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -98,11 +98,15 @@ fn backstitch(arguments: &[&str]) -> Command {
 }
 
 fn serve(folder: &Path, port: u16) -> Child {
+    serve_with_log(folder, port, "warn")
+}
+
+fn serve_with_log(folder: &Path, port: u16, filter: &str) -> Child {
     let data = folder.to_str().unwrap();
     let child = backstitch(&["serve", "--data", data])
         .env("BACKSTITCH_PUBLIC__LISTEN", format!("127.0.0.1:{port}"))
         .env("BACKSTITCH_ADMIN__LISTEN", "127.0.0.1:0")
-        .env("BACKSTITCH_LOG__FILTER", "warn")
+        .env("BACKSTITCH_LOG__FILTER", filter)
         .spawn()
         .unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -113,28 +117,57 @@ fn serve(folder: &Path, port: u16) -> Child {
     child
 }
 
+fn stop(mut server: Child) {
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Posts a frame and returns the answer's body.
-fn contribute(port: u16, frame: &[u8]) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+/// Posts a frame with a token and returns the answer's body.
+fn contribute(port: u16, (frame, token): &(Vec<u8>, String)) -> String {
     let head = format!(
-        "POST /v1/tasks/fashion.personal-style/contributions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/vnd.backstitch.contribution\r\ncontent-length: {}\r\n\r\n",
+        "POST /v1/tasks/fashion.personal-style/contributions HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-type: application/vnd.backstitch.contribution\r\ncontent-length: {}\r\n\r\n",
         frame.len()
     );
-    stream.write_all(head.as_bytes()).unwrap();
-    stream.write_all(frame).unwrap();
+    exchange(port, &[head.as_bytes(), frame].concat())
+}
+
+fn exchange(port: u16, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(request).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
 }
 
-fn frame(port: u16, device: u8) -> Vec<u8> {
-    use backstitch_protocol::catalog::{SignedCatalog, Trust};
+/// The token of a device for the open round.
+fn draw(port: u16, device: u8, task: &backstitch_protocol::catalog::TaskEntry) -> String {
+    use backstitch_protocol::token::{Blinding, Profile, TokenAnswer, TokenRequest, TokenScope};
+    let library = backstitch_protocol::id::Name::new("fashion").unwrap();
+    let blinding = Blinding::derive(&[device; 32], &task.name, task.round).unwrap();
+    let body = serde_json::to_string(&TokenRequest {
+        task: format!("{library}.{}", task.name),
+        round: task.round,
+        profile: Profile::derive(&[device; 32]),
+        blinded: blinding.blinded().clone(),
+        voucher: None,
+    });
+    let body = body.unwrap();
+    let answer = exchange(port, format!("POST /v1/tokens HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes());
+    let answer: TokenAnswer =
+        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).expect(&answer);
+    let scope = TokenScope { library: &library, task: &task.name, round: task.round };
+    blinding.finish(&answer, task.token_key.as_ref().unwrap(), &scope).unwrap().hex()
+}
+
+/// The frame of a device, and its token.
+fn frame(port: u16, device: u8) -> (Vec<u8>, String) {
     use backstitch_protocol::contribution::{Contribution, Nullifier};
+    use backstitch_protocol::trust::{SignedCatalog, Trust};
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream
         .write_all(
@@ -153,7 +186,8 @@ fn frame(port: u16, device: u8) -> Vec<u8> {
     trained[usize::from(device)] = 0.01;
     let delta = backstitch_protocol::delta::Delta::between(&zeros, &trained).unwrap();
     let nullifier = Nullifier::derive(&[device; 32], &task.name, task.round);
-    Contribution::new(task.base, nullifier, delta.clip(task.clip_norm).unwrap()).encode()
+    let frame = Contribution::new(task.base, nullifier, delta.clip(task.clip_norm).unwrap());
+    (frame.encode(), draw(port, device, task))
 }
 
 #[test]
@@ -161,7 +195,7 @@ fn what_was_acknowledged_survives_kill_9_and_counts_once() {
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let mut server = serve(folder.path(), port);
-    let frames: Vec<Vec<u8>> = (0..5).map(|device| frame(port, device)).collect();
+    let frames: Vec<(Vec<u8>, String)> = (0..5).map(|device| frame(port, device)).collect();
     for frame in &frames {
         assert!(contribute(port, frame).contains("\"duplicate\":false"));
     }
@@ -186,6 +220,32 @@ fn what_was_acknowledged_survives_kill_9_and_counts_once() {
 }
 
 #[test]
+fn the_log_at_its_finest_names_no_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let mut server = serve_with_log(folder.path(), port, "backstitch_server=trace,warn");
+    let (contribution, token) = frame(port, 1);
+    let forged = (contribution.clone(), "ab".repeat(32));
+    assert!(contribute(port, &forged).contains("token_invalid"));
+    assert!(contribute(port, &(contribution.clone(), token.clone())).contains("accepted"));
+    server.kill().unwrap();
+    let mut log = String::new();
+    server.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    server.wait().unwrap();
+    assert!(log.contains("contribution refused") && log.contains("token_invalid"), "{log}");
+    let admin = std::fs::read_to_string(folder.path().join("admin.token")).unwrap();
+    let profile = backstitch_protocol::token::Profile::derive(&[1; 32]);
+    let nullifier: String = contribution[36..68].iter().map(|b| format!("{b:02x}")).collect();
+    let secrets = [token, forged.1, admin, profile.hex(), profile.digest().hex(), nullifier];
+    for secret in &secrets {
+        assert!(!log.contains(secret.trim()), "the log holds {secret}");
+    }
+    // The server names its own two addresses, once for people and once in the log, and no client's.
+    let named = log.matches("127.0.0.1:").count();
+    assert!(named <= 4 && log.contains(&format!("127.0.0.1:{port}")), "{log}");
+}
+
+#[test]
 fn commands_say_what_is_wrong_in_one_line() {
     let usage = backstitch(&["serve", "--nonsense"]).output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
@@ -197,6 +257,19 @@ fn commands_say_what_is_wrong_in_one_line() {
     let data = folder.path().to_str().unwrap();
     let keys = backstitch(&["keys", "show", "--data", data]).output().unwrap();
     assert_eq!(keys.status.code(), Some(1));
+    let server = serve(folder.path(), free_port());
+    stop(server);
+    let mut shown = Vec::new();
+    for arguments in [["keys", "show"], ["keys", "rotate"], ["keys", "show"]] {
+        let output = backstitch(&arguments).args(["--json", "--data", data]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        shown.push(serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap());
+    }
+    assert_eq!(shown[0]["public_key"], shown[2]["public_key"], "pinned pages go on");
+    assert_eq!(
+        (&shown[0]["release"]["serial"], &shown[2]["release"]["serial"]),
+        (&1.into(), &2.into())
+    );
     let imported =
         backstitch(&["library", "import", "embedded:fashion", "--data", data]).output().unwrap();
     assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));

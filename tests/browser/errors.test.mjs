@@ -69,6 +69,78 @@ test("another operator's key", async () => {
   await fails("signature_invalid", (open, library) => open(library, { publicKey: "ab".repeat(32) }));
 });
 
+test("a device whose ledger is gone or damaged contributes no more, and goes on running", async () => {
+  const outcomes = await page.evaluate(async () => {
+    const { open } = await import("/client/index.js");
+    const input = { data: new Float32Array(784).fill(0.4), shape: [1, 1, 28, 28] };
+    const visit = async (work) => {
+      const model = await open("/v1/libraries/fashion");
+      try {
+        const answered = (await model.run(input)).output.length === 10;
+        const { reason, contributed } = (await work?.(model)) ?? (await model.contribute());
+        const { ledger, history, consent } = model.privacy;
+        return {
+          answered,
+          contributed,
+          code: reason?.code ?? null,
+          intact: ledger.intact,
+          sent: history.length,
+          consent,
+        };
+      } finally {
+        await model.close();
+      }
+    };
+    /** Changes what is stored under the key with this end; returns what stood there. */
+    const damage = (end, value) =>
+      new Promise((resolve, reject) => {
+        const opening = indexedDB.open("backstitch");
+        opening.onerror = () => reject(opening.error);
+        opening.onsuccess = () => {
+          const store = opening.result.transaction("state", "readwrite").objectStore("state");
+          store.openCursor().onsuccess = ({ target }) => {
+            const cursor = target.result;
+            if (!cursor) return opening.result.close();
+            if (!String(cursor.key).endsWith(end)) return cursor.continue();
+            const before = cursor.value;
+            const change = value ? cursor.update(value) : cursor.delete();
+            change.onsuccess = () => (opening.result.close(), resolve(before));
+          };
+        };
+      });
+    const first = await visit(async (model) => {
+      await model.consent(true);
+      for (let index = 0; index < 8; index++) await model.learn(input, 7);
+      return model.contribute();
+    });
+    const good = await damage("/ledger", new TextEncoder().encode("[]"));
+    const emptied = await visit();
+    await damage(
+      "/ledger",
+      good.map((byte, index) => (index === 40 ? byte ^ 1 : byte)),
+    );
+    const altered = await visit();
+    await damage("/ledger", undefined);
+    const missing = await visit();
+    await damage("/device", new TextEncoder().encode("{}"));
+    const unreadable = await visit();
+    return { first, emptied, altered, missing, unreadable };
+  });
+  const { first, ...closed } = outcomes;
+  assert.deepEqual(first, {
+    answered: true,
+    contributed: true,
+    code: null,
+    intact: true,
+    sent: 1,
+    consent: true,
+  });
+  for (const [how, outcome] of Object.entries(closed)) {
+    assert.equal(outcome.code, "ledger_corrupt", `${how}: ${JSON.stringify(outcome)}`);
+    assert.deepEqual([outcome.answered, outcome.contributed, outcome.intact], [true, false, false], how);
+  }
+});
+
 test("a wasm file that is not there, or a page in its place", async () => {
   const error = await fails("wasm_failed", (open, library) => open(library, { wasmUrl: "/nowhere.wasm" }));
   assert.match(error.message, /nowhere\.wasm.*404/);

@@ -23,7 +23,7 @@ fn pictures(part: &str) -> Pictures {
 }
 
 /// The sample library with another goal and another noise multiplier.
-fn library(folder: &Path, goal: u32, noise_multiplier: f64, epsilon: f64) -> String {
+pub(crate) fn library(folder: &Path, goal: u32, noise_multiplier: f64, epsilon: f64) -> String {
     let copy = |path: &str| {
         let to = folder.join(path);
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();

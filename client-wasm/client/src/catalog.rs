@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use backstitch_protocol::Problem;
-use backstitch_protocol::catalog::{Blob, Catalog, SignedCatalog, Trust};
+use backstitch_protocol::catalog::{Blob, Catalog};
 use backstitch_protocol::problem::{Code, ProblemBody};
+use backstitch_protocol::trust::{SignedCatalog, Trust};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Scope;
@@ -59,7 +60,7 @@ struct Memory {
     signed: Option<SignedCatalog>,
 }
 
-/// The source of catalogs: remembers what was seen, so that an older or differently signed one is refused.
+/// The source of catalogs: remembers what was seen, so that an older one or one of another root is refused.
 pub struct Source {
     address: Address,
     key: String,
@@ -67,7 +68,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads what was seen before. `public_key` pins the signer (64 hex digits); without it the first one is pinned.
+    /// Reads what was seen before. `public_key` pins the root (64 hex digits); without it the first one is pinned.
     pub async fn open<P: Port>(
         port: &P,
         address: Address,
@@ -80,11 +81,10 @@ impl Source {
         let mut memory: Memory =
             stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         if let Some(pinned) = public_key {
-            let pinned = pinned.to_ascii_lowercase();
-            if memory.trust.key.as_ref().is_some_and(|seen| *seen != pinned) {
-                memory = Memory::default();
+            let trust = Trust::pinned(pinned);
+            if memory.trust.root != trust.root {
+                memory = Memory { trust, ..Memory::default() };
             }
-            memory.trust.key = Some(pinned);
         }
         Ok(Self { address, key, memory })
     }
@@ -94,9 +94,9 @@ impl Source {
         &self.address
     }
 
-    /// Hex of the pinned key.
+    /// Hex of the pinned root key.
     pub fn key(&self) -> Option<&str> {
-        self.memory.trust.key.as_deref()
+        self.memory.trust.root.as_deref()
     }
 
     /// The current catalog: from the server, or the last good one where the server cannot be reached.
@@ -258,13 +258,14 @@ mod tests {
             patches: vec![],
             tasks: vec![],
             experiments: vec![],
-            ledger: LedgerHead { sequence, ..LedgerHead::default() },
+            ledger: LedgerHead { sequence, head: sequence.to_string(), ..LedgerHead::default() },
             samples: None,
         }
     }
 
-    fn signed(catalog: &Catalog, key: u8) -> SignedCatalog {
-        SignedCatalog::sign(catalog, &SigningKey::from_bytes(&[key; 32])).unwrap()
+    /// Signed by the release key of this root.
+    fn signed(catalog: &Catalog, root: u8) -> SignedCatalog {
+        crate::test_library::signed(catalog, root)
     }
 
     type Answer = Rc<RefCell<Result<Vec<u8>, Problem>>>;

@@ -120,6 +120,7 @@ pub enum Verdict {
 /// Reads a problem as a verdict.
 pub fn verdict(problem: &Problem) -> Verdict {
     const NOT_ADDED: &[Code] = &[
+        Code::TokenInvalid,
         Code::VersionStale,
         Code::RoundClosed,
         Code::FrameLength,
@@ -165,6 +166,8 @@ mod tests {
             measures,
             epsilon: Epsilon::new(4.0).unwrap(),
             delta: Failing::new(1e-6).unwrap(),
+            period_spent: Default::default(),
+            token_key: None,
             open: true,
             closed_reason: None,
         }

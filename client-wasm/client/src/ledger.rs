@@ -144,6 +144,16 @@ impl Ledger {
         )
     }
 
+    /// What left this device, newest first: contributions that were not refused, and reports.
+    pub fn sent(&self) -> Vec<&Entry> {
+        let stands = |entry: &&Entry| match entry.kind {
+            Kind::Contribution => self.took_part(&entry.task, entry.round),
+            Kind::Report => true,
+            Kind::Refused => false,
+        };
+        self.entries.iter().rev().filter(stands).collect()
+    }
+
     /// Contributions to a task that stand within the period that ends now.
     pub fn recent<'a>(&'a self, task: &'a TaskEntry, now: u64) -> Vec<&'a Entry> {
         let start =
@@ -274,6 +284,8 @@ mod tests {
             measures: vec![],
             epsilon: Epsilon::new(4.0).unwrap(),
             delta: Delta::new(1e-6).unwrap(),
+            period_spent: RhoQuanta::default(),
+            token_key: None,
             open: true,
             closed_reason: None,
         }
@@ -329,6 +341,7 @@ mod tests {
         contribute(&mut ledger, 1, NOW);
         ledger.append(Kind::Refused, task(1).name, 1, NOW, RhoQuanta::default());
         assert!(!ledger.took_part(&task(1).name, 1));
+        assert!(ledger.sent().is_empty());
         contribute(&mut ledger, 1, NOW);
         assert_eq!(ledger.recent(&task(1), NOW).len(), 1);
     }

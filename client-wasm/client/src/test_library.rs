@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use backstitch_onnx::patch::Patch;
 use backstitch_onnx::{DType, Digest, Graph, Model, Node, Tensor, ValueInfo};
+use backstitch_protocol::catalog::Catalog;
+use backstitch_protocol::trust::{Certificate, ReleaseKey, SignedCatalog};
+use ed25519_dalek::SigningKey;
 use serde_json::json;
 
 use crate::random::SplitMix;
@@ -123,4 +126,19 @@ pub(crate) fn tiny() -> Library {
     // Its two attachments share a weight. The sample decoder keeps only the nodes that an output needs.
     patch("two-places", attachments, both.to_bytes(), &["w"]);
     Library::new(primary, parts)
+}
+
+/// A catalog under the release key of this root.
+pub(crate) fn signed(catalog: &Catalog, root: u8) -> SignedCatalog {
+    let (root, release) =
+        (SigningKey::from_bytes(&[root; 32]), SigningKey::from_bytes(&[root + 100; 32]));
+    let stated = ReleaseKey {
+        format: 1,
+        key: hex::encode(release.verifying_key().to_bytes()),
+        serial: 1,
+        issued_at: 0,
+        expires_at: 1_900_000_000,
+    };
+    let certificate = Certificate::sign(&stated, &root).unwrap();
+    SignedCatalog::sign(catalog, &release, certificate).unwrap()
 }

@@ -1,18 +1,16 @@
-//! The signed catalog: everything that a client trusts about a library, in one small document.
+//! The catalog: everything that a client trusts about a library, in one small document. [`crate::trust`] signs it and
+//! decides whether to believe it.
 
 use std::collections::BTreeMap;
 
 use backstitch_onnx::Digest;
-use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::id::Name;
 use crate::measure::Measure;
 use crate::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier, RhoQuanta};
 use crate::problem::{Code, Problem};
-
-/// Separates catalog signatures from all others by the same key.
-const DOMAIN: &[u8] = b"backstitch catalog v1\0";
+use crate::token::TokenKey;
 
 /// A blob that the catalog vouches for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +94,10 @@ pub struct TaskEntry {
     pub epsilon: Epsilon,
     /// δ of the promise.
     pub delta: Delta,
+    /// What the worst-placed device has spent within the period that ends now, by the ledger.
+    pub period_spent: RhoQuanta,
+    /// The key of the tokens that contributions need; none where the task takes them without.
+    pub token_key: Option<TokenKey>,
     /// Whether the round takes contributions.
     pub open: bool,
     /// Why not, when it does not.
@@ -198,7 +200,7 @@ pub struct Catalog {
     pub version: u64,
     /// Seconds since 1970.
     pub issued_at: u64,
-    /// Seconds since 1970; a client refuses a catalog past this.
+    /// Seconds since 1970; a client refuses a catalog from here on.
     pub expires_at: u64,
     /// The primary model.
     pub primary: PrimaryEntry,
@@ -212,116 +214,4 @@ pub struct Catalog {
     pub ledger: LedgerHead,
     /// Built-in samples for a first try, if the library has some.
     pub samples: Option<Blob>,
-}
-
-/// A catalog as it travels: the exact signed text, so that no canonical form is needed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SignedCatalog {
-    /// The JSON text of a [`Catalog`].
-    pub payload: String,
-    /// Hex of the signer's Ed25519 public key.
-    pub key: String,
-    /// Hex of the signature over the domain label and the payload.
-    pub signature: String,
-}
-
-impl SignedCatalog {
-    /// Signs a catalog.
-    pub fn sign(catalog: &Catalog, key: &SigningKey) -> Result<Self, Problem> {
-        let payload = serde_json::to_string(catalog).map_err(|e| {
-            Problem::new(Code::Internal, format!("catalog does not serialise: {e}"))
-        })?;
-        let signature = key.sign(&[DOMAIN, payload.as_bytes()].concat());
-        Ok(Self {
-            payload,
-            key: hex::encode(key.verifying_key().to_bytes()),
-            signature: hex::encode(signature.to_bytes()),
-        })
-    }
-
-    /// The catalog, if the signature is good under `pinned` (hex), or under the stated key where none is pinned.
-    pub fn verify(&self, pinned: Option<&str>) -> Result<Catalog, Problem> {
-        let invalid = |what: &str| Problem::new(Code::SignatureInvalid, what.to_owned());
-        if pinned.is_some_and(|p| p != self.key) {
-            return Err(invalid("the catalog is signed by another key than the pinned one")
-                .with_hint(
-                    "if the operator announced a new key, clear the site's data to accept it",
-                ));
-        }
-        let mut key = [0; 32];
-        hex::decode_to_slice(&self.key, &mut key)
-            .map_err(|_| invalid("the key is not 64 hex digits"))?;
-        let mut signature = [0; 64];
-        hex::decode_to_slice(&self.signature, &mut signature)
-            .map_err(|_| invalid("the signature is not 128 hex digits"))?;
-        VerifyingKey::from_bytes(&key)
-            .and_then(|k| {
-                k.verify_strict(
-                    &[DOMAIN, self.payload.as_bytes()].concat(),
-                    &Signature::from_bytes(&signature),
-                )
-            })
-            .map_err(|_| invalid("the catalog's signature does not match"))?;
-        serde_json::from_str(&self.payload).map_err(|e| {
-            Problem::new(Code::CatalogInvalid, format!("the catalog cannot be read: {e}"))
-        })
-    }
-}
-
-/// What a client remembers of the last good catalog, so that an older one is refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trust {
-    /// Hex of the pinned key.
-    pub key: Option<String>,
-    /// The highest catalog version seen.
-    pub version: u64,
-    /// The highest ledger sequence seen.
-    pub ledger_sequence: u64,
-    /// The highest ρ seen per task.
-    pub spent: BTreeMap<Name, RhoQuanta>,
-}
-
-impl Trust {
-    /// Verifies a catalog against what was seen before and remembers it. `now` is seconds since 1970.
-    pub fn accept(&mut self, signed: &SignedCatalog, now: u64) -> Result<Catalog, Problem> {
-        let catalog = signed.verify(self.key.as_deref())?;
-        if catalog.format != 1 {
-            return Err(Problem::new(
-                Code::CatalogInvalid,
-                format!("catalog format {} is not 1", catalog.format),
-            ));
-        }
-        if now >= catalog.expires_at {
-            return Err(Problem::new(
-                Code::CatalogExpired,
-                format!("expired at {}, now {now}", catalog.expires_at),
-            )
-            .with_hint("check the clock of this device, or ask the operator"));
-        }
-        if catalog.version < self.version {
-            return Err(Problem::new(
-                Code::CatalogRollback,
-                format!("catalog version {} after {}", catalog.version, self.version),
-            ));
-        }
-        let regressed = self
-            .spent
-            .iter()
-            .any(|(task, seen)| catalog.ledger.spent.get(task).is_some_and(|s| s < seen));
-        if catalog.ledger.sequence < self.ledger_sequence || regressed {
-            return Err(Problem::new(
-                Code::LedgerRegression,
-                format!(
-                    "ledger sequence {} after {}",
-                    catalog.ledger.sequence, self.ledger_sequence
-                ),
-            ));
-        }
-        self.key = Some(signed.key.clone());
-        self.version = catalog.version;
-        self.ledger_sequence = catalog.ledger.sequence;
-        self.spent.extend(catalog.ledger.spent.clone());
-        Ok(catalog)
-    }
 }

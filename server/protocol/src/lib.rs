@@ -1,5 +1,5 @@
-//! What client and server agree on: identifiers, the signed catalog, contribution frames, clipping, privacy
-//! arithmetic, experiment assignment and problem codes.
+//! What client and server agree on: identifiers, the signed catalog, contribution frames, anonymous
+//! tokens, clipping, privacy arithmetic, experiment assignment and problem codes.
 //!
 //! This crate knows no network, file, clock or source of randomness. Both sides run the very same code, so a
 //! frame, a bucket or an ε computed in a browser is bit for bit the one computed on the server.
@@ -12,5 +12,7 @@ pub mod id;
 pub mod measure;
 pub mod privacy;
 pub mod problem;
+pub mod token;
+pub mod trust;
 
 pub use problem::Problem;

@@ -55,6 +55,12 @@ codes! {
     VersionStale = "version_stale", 409, "The contribution is based on another version";
     /// The same nullifier came with other content.
     NullifierReused = "nullifier_reused", 409, "This contribution was already made with other content";
+    /// The contribution's token is missing, of another round, or made up.
+    TokenInvalid = "token_invalid", 401, "A valid token of this round is needed";
+    /// The profile drew its token for this round with another element.
+    TokenSpent = "token_spent", 409, "The token of this round was already drawn";
+    /// The profile is not enrolled and cannot be.
+    EnrolmentRefused = "enrolment_refused", 403, "This profile cannot be enrolled";
     /// The round takes no more contributions.
     RoundClosed = "round_closed", 409, "The round is closed";
     /// The privacy ledger refuses the release.
@@ -71,14 +77,16 @@ codes! {
     NetworkFailed = "network_failed", 502, "The server cannot be reached";
     /// The server failed; the cause stands in its log.
     Internal = "internal", 500, "The server failed";
-    /// A signature does not match, or the key is not the pinned one.
+    /// A signature does not match, or the root key is not the pinned one.
     SignatureInvalid = "signature_invalid", 400, "The signature is not valid";
-    /// The catalog is past its expiry.
+    /// The catalog, or the key that signed it, is past its expiry.
     CatalogExpired = "catalog_expired", 400, "The catalog has expired";
-    /// The catalog is older than one already seen.
+    /// The catalog or its signing key is older than one already seen, or another one of the same number.
     CatalogRollback = "catalog_rollback", 400, "The catalog is older than one already seen";
     /// The ledger in the catalog went backward.
     LedgerRegression = "ledger_regression", 400, "The privacy ledger went backward";
+    /// A task takes contributions although its promise is broken or cannot be kept.
+    LedgerOverspent = "ledger_overspent", 400, "The privacy budget is overspent";
     /// The catalog or a number in it is out of range.
     CatalogInvalid = "catalog_invalid", 400, "The catalog is not valid";
     /// A blob's bytes do not have the promised digest or length.

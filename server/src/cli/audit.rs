@@ -12,16 +12,18 @@ use backstitch_client::random::SplitMix;
 use backstitch_onnx::patch::{Kind, Patch, Template, template};
 use backstitch_onnx::{DType, Digest, Dim, Graph, Model, Node, Tensor, ValueInfo};
 use backstitch_protocol::Problem;
-use backstitch_protocol::catalog::{Blob, Catalog, SignedCatalog, TaskEntry};
+use backstitch_protocol::catalog::{Blob, Catalog, TaskEntry};
 use backstitch_protocol::contribution::{Contribution, MEDIA_TYPE, Nullifier};
 use backstitch_protocol::delta::Delta as Update;
 use backstitch_protocol::privacy::{Delta, NoiseMultiplier, RhoQuanta};
 use backstitch_protocol::problem::Code;
+use backstitch_protocol::trust::{SignedCatalog, Trust};
 use clap::Args;
 use serde::Serialize;
 
 use super::admin::send;
 use super::print_json;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{Failure, Result, internal};
 use crate::privacy::audit::{Canary, Finding};
@@ -222,7 +224,9 @@ fn write_library(folder: &Path, z: NoiseMultiplier, delta: Delta, canaries: u32)
         "tasks": [{
             "name": "canary", "patches": ["canary"], "goal": canaries, "clip_norm": 1.0,
             "noise_multiplier": z, "max_participations": 1, "period_days": 1, "min_separation": 1,
-            "epsilon": epsilon, "delta": delta, "server_learning_rate": 1.0, "server_momentum": 0.0
+            "epsilon": epsilon, "delta": delta, "server_learning_rate": 1.0, "server_momentum": 0.0,
+            // Who may contribute is not the question here.
+            "tokens": false
         }]
     });
     let write = |path: &str, bytes: &[u8]| -> Result<()> {
@@ -286,7 +290,7 @@ async fn post(server: SocketAddr, task: &TaskEntry, canary: usize, included: boo
 async fn catalog(server: SocketAddr) -> Result<Catalog> {
     let body = get(server, "/v1/libraries/audit/catalog").await?;
     let signed: SignedCatalog = serde_json::from_slice(&body).when_reading("the catalog")?;
-    signed.verify(None)
+    Trust::default().accept(&signed, Clock::system().now())
 }
 
 /// The champion's parameters in a contribution's order.

@@ -84,6 +84,7 @@ impl Demo {
     async fn start(&self, data: PathBuf) -> Result<Running> {
         let libraries = SAMPLES.iter().map(|name| format!("embedded:{name}")).collect();
         let mut config = Config { data, libraries, ..Config::default() };
+        config.lift_network_limits();
         let next = self.port.checked_add(1).ok_or_else(|| {
             Problem::new(Code::RequestInvalid, "port 65535 leaves none for the operators")
         })?;

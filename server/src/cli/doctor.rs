@@ -54,11 +54,7 @@ impl Doctor {
         note("data folder", server::lock(&config).map(|_| config.data.display().to_string()));
         note("database and ledger", ledger(&config).await);
         note("blobs", blobs(&config).await);
-        note(
-            "signing key",
-            registry::signing_key(&config.key_path())
-                .map(|_| config.key_path().display().to_string()),
-        );
+        note("signing keys", signing(&config));
         note(
             "operators' token",
             registry::token(&config.token_path())
@@ -96,6 +92,18 @@ fn clock() -> Result<String> {
         true => Ok(format!("{now} s since 1970")),
         false => Err(internal("the clock is years behind; clients would refuse the catalogs")),
     }
+}
+
+fn signing(config: &Config) -> Result<String> {
+    let keys = registry::Keys::in_folder(config.keys_folder());
+    let now = Clock::system().now();
+    let signer = keys.signer(now)?;
+    let days = signer.release().expires_at.saturating_sub(now) / 86_400;
+    let root = match keys.root()? {
+        Some(_) => "the root is at hand and replaces it in time",
+        None => "the root is offline: rotate before then",
+    };
+    Ok(format!("release key {} for {days} days; {root}", signer.release().serial))
 }
 
 async fn ledger(config: &Config) -> Result<String> {

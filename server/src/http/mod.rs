@@ -7,9 +7,11 @@ mod pages;
 mod problem;
 mod public;
 mod range;
+mod rate;
 mod state;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;
 mod upload;
 
 use std::sync::{Arc, OnceLock};
@@ -61,7 +63,7 @@ pub(crate) struct App {
 
 /// The plane for everybody.
 pub(crate) fn public(app: &App, config: &Config) -> Router {
-    let (api, _) = public_api().layer(cors(&config.public.cors_origins)).split_for_parts();
+    let (api, _) = public_api().split_for_parts();
     let document = document().to_json().unwrap_or_default();
     let router = api
         .route(
@@ -71,7 +73,18 @@ pub(crate) fn public(app: &App, config: &Config) -> Router {
         .route("/", get(pages::index))
         .route("/console", get(pages::to_console))
         .route("/assets/{*path}", get(pages::asset));
-    finish(router, app, config.request_timeout())
+    let router = finish(router, app, config.request_timeout())
+        .layer(from_fn_with_state(rate::Rates::of(&config.public), rate::limited))
+        // Outermost: it answers preflights before any route does, and lets pages read every refusal.
+        .layer(cors(&config.public.cors_origins));
+    match config.public.tls.is_off() {
+        true => router,
+        // Two years: whoever came by TLS once comes by TLS again.
+        false => router.layer(SetResponseHeaderLayer::if_not_present(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=63072000"),
+        )),
+    }
 }
 
 /// The plane for operators.
@@ -103,6 +116,7 @@ fn public_api() -> OpenApiRouter<App> {
         .routes(routes!(public::libraries))
         .routes(routes!(public::catalog))
         .routes(routes!(public::blob))
+        .routes(routes!(public::draw_token))
         .routes(routes!(public::contribute))
         .routes(routes!(public::report))
         .routes(routes!(events::catalogs))
@@ -162,7 +176,12 @@ fn cors(origins: &[String]) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::CONTENT_TYPE, header::IF_NONE_MATCH, header::RANGE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::IF_NONE_MATCH,
+            header::RANGE,
+        ])
         .expose_headers([header::ETAG, header::CONTENT_RANGE, header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600))
 }

@@ -1,22 +1,26 @@
 //! The plane for everybody: catalogs, blobs, contributions, reports, events.
 
-use axum::Json;
+use std::net::IpAddr;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use backstitch_onnx::Digest;
 use backstitch_protocol::Problem;
 use backstitch_protocol::contribution::{Contribution, MAX_PARAMETERS, MEDIA_TYPE};
 use backstitch_protocol::experiment::Report;
 use backstitch_protocol::id::Name;
 use backstitch_protocol::problem::Code;
+use backstitch_protocol::token::{Token, TokenAnswer, TokenRequest};
 use serde::Serialize;
 
 use super::App;
 use super::problem::{ProblemDocument, Rejection};
 use super::range::requested;
 use super::upload;
+use crate::admission::Network;
 use crate::experiment::{self, Reported};
 use crate::failure::Result;
 use crate::round::Accepted;
@@ -45,7 +49,7 @@ pub(crate) async fn libraries(State(app): State<App>) -> Json<Vec<LibraryLine>> 
 
 /// The signed catalog of a library. Its ETag is the catalog's version.
 #[utoipa::path(get, path = "/v1/libraries/{library}/catalog", params(("library" = String, Path, description = "The library's name")), responses(
-    (status = 200, description = "SignedCatalog: {payload, key, signature}", content_type = "application/json"),
+    (status = 200, description = "SignedCatalog: {payload, certificate: {payload, root, signature}, signature}", content_type = "application/json"),
     (status = 304, description = "The version in If-None-Match is the newest"),
     (status = 404, body = ProblemDocument, content_type = "application/problem+json"),
 ))]
@@ -106,11 +110,12 @@ pub(crate) async fn blob(
 }
 
 /// Takes one device's clipped update. It is on the disk when this answers, and it counts once.
-#[utoipa::path(post, path = "/v1/tasks/{task}/contributions", params(("task" = String, Path, description = "<library>.<task>")),
+#[utoipa::path(post, path = "/v1/tasks/{task}/contributions", params(("task" = String, Path, description = "<library>.<task>"), ("Authorization" = Option<String>, Header, description = "Bearer and the token, 64 hex digits, where the catalog states a token_key for the task")),
     request_body(content_type = "application/vnd.backstitch.contribution", description = "The frame; Content-Length is required, Content-Encoding is refused"),
     responses(
         (status = 200, body = Accepted),
         (status = 400, body = ProblemDocument, content_type = "application/problem+json", description = "frame_length, frame_invalid, norm_exceeded"),
+        (status = 401, body = ProblemDocument, content_type = "application/problem+json", description = "token_invalid"),
         (status = 404, body = ProblemDocument, content_type = "application/problem+json"),
         (status = 409, body = ProblemDocument, content_type = "application/problem+json", description = "version_stale, nullifier_reused, round_closed, budget_exhausted"),
         (status = 411, body = ProblemDocument, content_type = "application/problem+json"),
@@ -149,7 +154,37 @@ async fn take(app: &App, task: &TaskId, headers: &HeaderMap, body: Body) -> Resu
         .with_hint("read the catalog again and train from its current version"));
     }
     let frame = upload::exactly(body, length).await?;
-    app.rounds.contribute(task, &frame).await
+    app.rounds.contribute(task, &frame, token(headers)?.as_ref()).await
+}
+
+/// The token of `Authorization: Bearer <64 hex digits>`.
+fn token(headers: &HeaderMap) -> Result<Option<Token>> {
+    let Some(given) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let text = given.to_str().ok().and_then(|given| given.strip_prefix("Bearer "));
+    text.and_then(|text| Token::try_from(text.to_owned()).ok()).map(Some).ok_or_else(|| {
+        Problem::new(Code::TokenInvalid, "Authorization is not `Bearer` and 64 hex digits")
+    })
+}
+
+/// Evaluates a profile's blinded element for the open round of a task: one token per profile and release.
+#[utoipa::path(post, path = "/v1/tokens",
+    request_body(content_type = "application/json", description = "{task: <library>.<task>, round, profile, blinded: 64 hex digits each, voucher?}"),
+    responses(
+        (status = 200, description = "{evaluated: 64 hex digits, proof: 128 hex digits} (RFC 9497, POPRF, ristretto255-SHA512)", content_type = "application/json"),
+        (status = 400, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 403, body = ProblemDocument, content_type = "application/problem+json", description = "enrolment_refused"),
+        (status = 404, body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, body = ProblemDocument, content_type = "application/problem+json", description = "token_spent, participation_limit, round_closed, budget_exhausted"),
+    ))]
+pub(crate) async fn draw_token(
+    State(app): State<App>,
+    network: Option<Extension<Network>>,
+    headers: HeaderMap,
+    body: Body,
+) -> std::result::Result<Json<TokenAnswer>, Rejection> {
+    let request: TokenRequest = upload::json(&headers, body).await?;
+    let network = network.map_or(Network::from(IpAddr::from([0; 4])), |Extension(n)| n);
+    Ok(Json(app.services.admission.issue(&request, network).await?))
 }
 
 /// Takes one device's randomised outcome; it counts once.

@@ -167,7 +167,7 @@ pub(crate) async fn read(app: &App) -> Result<ConsoleState> {
     Ok(ConsoleState {
         server: ServerState {
             version: env!("CARGO_PKG_VERSION"),
-            public_key: app.services.catalogs.public_key(),
+            public_key: app.services.catalogs.root_key()?,
             started_at: app.started_at,
             uptime_s: now.saturating_sub(app.started_at),
         },

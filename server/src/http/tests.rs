@@ -4,9 +4,10 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, header};
 use backstitch_onnx::Digest;
-use backstitch_protocol::catalog::{Catalog, SignedCatalog, Trust};
+use backstitch_protocol::catalog::Catalog;
 use backstitch_protocol::contribution::MEDIA_TYPE;
 use backstitch_protocol::problem::Code;
+use backstitch_protocol::trust::{SignedCatalog, Trust};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -19,6 +20,7 @@ use crate::round::Rounds;
 use crate::tests::{Hands, config, frame};
 
 struct Bench {
+    app: App,
     public: Router,
     admin: Router,
     _folder: TempDir,
@@ -27,8 +29,14 @@ struct Bench {
 
 impl Bench {
     async fn new(goal: u32) -> Self {
+        Self::with(goal, |_| {}).await
+    }
+
+    /// The library's description is edited first.
+    async fn with(goal: u32, edit: impl Fn(&mut Value)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(folder.path(), goal);
+        crate::tests::write_library(&folder.path().join("library"), goal, edit);
         config.public.cors_origins = vec!["https://shop.example".into()];
         std::fs::create_dir_all(&config.data).unwrap();
         let app = app(&config).await;
@@ -36,6 +44,7 @@ impl Bench {
         Self {
             public: super::public(&app, &config),
             admin: super::admin(&app, &config),
+            app,
             _folder: folder,
             _runners: runners,
         }
@@ -365,4 +374,62 @@ fn the_openapi_document_names_every_path() {
     ] {
         assert!(document["paths"][path].is_object(), "{path}");
     }
+}
+
+/// A request for the token of a device's round.
+fn draw(device: u8, round: u64) -> (backstitch_protocol::token::Blinding, Vec<u8>) {
+    use backstitch_protocol::token::{Blinding, Profile, TokenRequest};
+    let task = backstitch_protocol::id::Name::new("style").unwrap();
+    let blinding = Blinding::derive(&[device; 32], &task, round).unwrap();
+    let request = TokenRequest {
+        task: "toy.style".into(),
+        round,
+        profile: Profile::derive(&[device; 32]),
+        blinded: blinding.blinded().clone(),
+        voucher: None,
+    };
+    (blinding, serde_json::to_vec(&request).unwrap())
+}
+
+#[tokio::test]
+async fn a_contribution_needs_the_token_of_its_round() {
+    use backstitch_protocol::contribution::{Contribution, Nullifier};
+    use backstitch_protocol::token::TokenScope;
+    let bench = Bench::with(2, |library| library["tasks"][0]["tokens"] = true.into()).await;
+    let catalog = bench.catalog().await;
+    let task = &catalog.tasks[0];
+    let frame_of = |device: u8, value: f32| {
+        let delta = backstitch_protocol::delta::Delta::between(&[0.0; 8], &[value; 8]).unwrap();
+        let nullifier = Nullifier::derive(&[device; 32], &task.name, 1);
+        Contribution::new(task.base, nullifier, delta.clip(task.clip_norm).unwrap()).encode()
+    };
+    let send = async |frame: &[u8], token: Option<&str>| {
+        let length = frame.len().to_string();
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let mut headers = vec![("content-type", MEDIA_TYPE), ("content-length", &*length)];
+        headers.extend(bearer.as_deref().map(|bearer| ("authorization", bearer)));
+        bench.post("/v1/tasks/toy.style/contributions", &headers, frame.to_vec()).await
+    };
+    let drawn = async |device: u8, round: u64| {
+        let (blinding, body) = draw(device, round);
+        let length = body.len().to_string();
+        let headers = [("content-type", "application/json"), ("content-length", &*length)];
+        (blinding, bench.post("/v1/tokens", &headers, body).await)
+    };
+    let (blinding, answer) = drawn(1, 1).await;
+    assert_eq!(answer.0, 200, "{}", answer.1);
+    let answer = serde_json::from_value(answer.1).unwrap();
+    let scope = TokenScope { library: &catalog.library, task: &task.name, round: 1 };
+    let token = blinding.finish(&answer, task.token_key.as_ref().unwrap(), &scope).unwrap().hex();
+    let frame = frame_of(1, 0.1);
+    for wrong in [None, Some(&*"0".repeat(64)), Some("x"), Some("")] {
+        assert!(is(&send(&frame, wrong).await, Code::TokenInvalid), "{wrong:?}");
+    }
+    assert!(is(&send(&frame_of(2, 0.1), Some(&token)).await, Code::TokenInvalid), "of another");
+    assert_eq!(send(&frame, Some(&token)).await.1["duplicate"], false);
+    assert_eq!(send(&frame, Some(&token)).await.1["duplicate"], true);
+    assert!(is(&send(&frame_of(1, 0.2), Some(&token)).await, Code::NullifierReused));
+    assert!(is(&drawn(2, 7).await.1, Code::RoundClosed));
+    assert_eq!(bench.state().await["contributions"]["accepted"], 1);
+    assert_eq!(bench.app.rounds.rejected(&"toy.style".parse().unwrap())["token_invalid"], 5);
 }

@@ -1,21 +1,21 @@
 //! The signed catalog: built from one state of the store, signed, kept in memory, announced.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use axum::body::Bytes;
 use backstitch_onnx::Digest;
-use backstitch_protocol::catalog::{
-    Blob, Catalog, PatchEntry, PrimaryEntry, SignedCatalog, TaskEntry,
-};
+use backstitch_protocol::catalog::{Blob, Catalog, PatchEntry, PrimaryEntry, TaskEntry};
 use backstitch_protocol::id::Name;
-use ed25519_dalek::SigningKey;
+use backstitch_protocol::privacy::RhoQuanta;
+use backstitch_protocol::token::TokenKey;
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 use tokio::sync::broadcast;
 
 use super::alias;
 use super::descriptor::LibraryDescriptor;
+use super::key::{Keys, Signer};
 use super::version::{self, PatchVersion};
 use crate::clock::Clock;
 use crate::config::CatalogTimes;
@@ -43,14 +43,16 @@ pub struct News {
 pub struct Issued {
     /// What it says.
     pub catalog: Catalog,
-    /// The JSON of the [`SignedCatalog`].
+    /// The JSON of the signed catalog.
     pub body: Bytes,
 }
 
 /// The newest catalog of each library.
 pub struct Catalogs {
     store: Store,
-    key: SigningKey,
+    keys: Keys,
+    signer: RwLock<Signer>,
+    token_key: TokenKey,
     times: CatalogTimes,
     clock: Clock,
     current: RwLock<BTreeMap<Name, Arc<Issued>>>,
@@ -61,10 +63,17 @@ pub struct Catalogs {
 
 impl Catalogs {
     /// No catalogs yet; [`Catalogs::issue_all`] makes them.
-    pub fn new(store: Store, key: SigningKey, times: CatalogTimes, clock: Clock) -> Self {
-        let current = RwLock::default();
+    pub fn new(
+        store: Store,
+        keys: Keys,
+        token_key: TokenKey,
+        times: CatalogTimes,
+        clock: Clock,
+    ) -> Result<Self> {
+        let signer = RwLock::new(keys.signer(clock.now())?);
+        let (current, issuing) = Default::default();
         let (news, _) = broadcast::channel(BACKLOG);
-        Self { store, key, times, clock, current, issuing: tokio::sync::Mutex::default(), news }
+        Ok(Self { store, keys, signer, token_key, times, clock, current, issuing, news })
     }
 
     /// Signs a new catalog of a library and announces it. The version grows even if nothing else changed.
@@ -73,12 +82,12 @@ impl Catalogs {
         let now = self.clock.now();
         let mut writing = self.store.write().await?;
         let version = next_version(&mut writing, library).await?;
-        let mut catalog = build(&mut writing, library, now).await?;
+        let mut catalog = build(&mut writing, library, &self.token_key, now).await?;
         commit(writing).await?;
         catalog.version = version;
         catalog.issued_at = now;
         catalog.expires_at = now + self.times.expires_after_s;
-        let signed = SignedCatalog::sign(&catalog, &self.key)?;
+        let signed = self.signer()?.sign(&catalog)?;
         let body = serde_json::to_vec(&signed).while_doing("writing the catalog")?.into();
         let issued = Arc::new(Issued { catalog, body });
         if let Ok(mut current) = self.current.write() {
@@ -107,6 +116,9 @@ impl Catalogs {
     /// when that is no longer so: debits leave the period without anything else happening.
     pub async fn reissue_due(&self) -> Result<()> {
         let now = self.clock.now();
+        if self.follow_keys(now)? {
+            return self.issue_all().await;
+        }
         for issued in self.all() {
             let catalog = &issued.catalog;
             let aged = now >= catalog.issued_at + self.times.reissue_after_s;
@@ -115,6 +127,17 @@ impl Catalogs {
             }
         }
         Ok(())
+    }
+
+    /// Takes up a release key that was installed or has become due; whether there was one.
+    fn follow_keys(&self, now: u64) -> Result<bool> {
+        let newest = self.keys.signer(now)?;
+        if newest.release() == self.signer()?.release() {
+            return Ok(false);
+        }
+        tracing::info!(serial = newest.release().serial, "a new release key signs from now on");
+        *self.signer.write().map_err(|_| internal("the signer is poisoned"))? = newest;
+        Ok(true)
     }
 
     async fn has_turned(&self, catalog: &Catalog, now: u64) -> Result<bool> {
@@ -147,9 +170,13 @@ impl Catalogs {
         self.news.subscribe()
     }
 
-    /// Hex of the public key.
-    pub fn public_key(&self) -> String {
-        hex::encode(self.key.verifying_key().to_bytes())
+    /// Hex of the root's public key: what clients pin.
+    pub fn root_key(&self) -> Result<String> {
+        Ok(self.signer()?.root().to_owned())
+    }
+
+    fn signer(&self) -> Result<RwLockReadGuard<'_, Signer>> {
+        self.signer.read().map_err(|_| internal("the signer is poisoned"))
     }
 }
 
@@ -181,7 +208,12 @@ async fn next_version(connection: &mut Connection, library: &Name) -> Result<u64
 }
 
 /// Everything but version and times.
-async fn build(connection: &mut Connection, library: &Name, now: u64) -> Result<Catalog> {
+async fn build(
+    connection: &mut Connection,
+    library: &Name,
+    token_key: &TokenKey,
+    now: u64,
+) -> Result<Catalog> {
     let row = sqlx::query("SELECT * FROM libraries WHERE library = ?")
         .bind(library.as_str())
         .fetch_one(&mut *connection)
@@ -213,7 +245,7 @@ async fn build(connection: &mut Connection, library: &Name, now: u64) -> Result<
             preprocessing: descriptor.primary.preprocessing.clone(),
         },
         patches: patches(&mut *connection, &descriptor, &pinned).await?,
-        tasks: tasks(&mut *connection, &descriptor, now).await?,
+        tasks: tasks(&mut *connection, &descriptor, token_key, now).await?,
         experiments,
         ledger: privacy::catalog_head(&mut *connection, library).await?,
         samples: samples.map(|digest| blob(digest, row.get("samples_bytes"))).transpose()?,
@@ -253,6 +285,7 @@ async fn patches(
 async fn tasks(
     connection: &mut Connection,
     descriptor: &LibraryDescriptor,
+    token_key: &TokenKey,
     now: u64,
 ) -> Result<Vec<TaskEntry>> {
     let mut entries = Vec::new();
@@ -261,14 +294,23 @@ async fn tasks(
         // A task without a round has not been opened yet.
         if let Some(round) = rounds::newest(&mut *connection, &id).await? {
             let closed = rounds::closed(&mut *connection, &id, &round, now).await?;
-            entries.push(entry(round, closed.map(|problem| problem.detail().to_owned())));
+            let promise = round.terms.promise();
+            let spending =
+                privacy::spending(&mut *connection, &id, &promise, round.number, now).await?;
+            let reason = closed.map(|problem| problem.detail().to_owned());
+            entries.push(entry(round, spending.period, token_key, reason));
         }
     }
     Ok(entries)
 }
 
 /// The open round's own terms count, not a newer descriptor's.
-fn entry(round: rounds::Round, closed_reason: Option<String>) -> TaskEntry {
+fn entry(
+    round: rounds::Round,
+    period_spent: RhoQuanta,
+    token_key: &TokenKey,
+    closed_reason: Option<String>,
+) -> TaskEntry {
     let terms = round.terms;
     TaskEntry {
         name: terms.name,
@@ -287,6 +329,8 @@ fn entry(round: rounds::Round, closed_reason: Option<String>) -> TaskEntry {
         measures: terms.measures,
         epsilon: terms.epsilon,
         delta: terms.delta,
+        period_spent,
+        token_key: terms.tokens.then(|| token_key.clone()),
         open: closed_reason.is_none(),
         closed_reason,
     }

@@ -102,6 +102,13 @@ pub struct TaskDescriptor {
     pub server_learning_rate: f64,
     /// Share of the last step that is repeated, in [0, 1).
     pub server_momentum: f64,
+    /// Whether a contribution needs a token, which a profile can draw once per release.
+    #[serde(default = "required")]
+    pub tokens: bool,
+}
+
+const fn required() -> bool {
+    true
 }
 
 /// How contributions become one update.

@@ -5,6 +5,7 @@ mod catalog;
 mod descriptor;
 mod import;
 mod key;
+mod secret;
 mod source;
 pub(crate) mod version;
 
@@ -12,6 +13,6 @@ pub use catalog::{Catalogs, Issued, News};
 pub(crate) use catalog::{base, libraries};
 pub use descriptor::{HeldOut, LibraryDescriptor, PrimaryDescriptor, TaskDescriptor};
 pub use import::{Imported, import};
-pub use key::signing_key;
-pub(crate) use key::token;
+pub use key::{Keys, RELEASE_DAYS, Signer, certify, create_root, public, read_root};
+pub(crate) use secret::{private_folder, random_bytes, replace, seed, token};
 pub use source::{SAMPLES, Source};

@@ -20,6 +20,7 @@ use backstitch_protocol::Problem;
 use backstitch_protocol::contribution::Contribution;
 use backstitch_protocol::id::Name;
 use backstitch_protocol::problem::Code;
+use backstitch_protocol::token::Token;
 use sqlx::Row as _;
 use tokio::sync::{mpsc, oneshot};
 
@@ -109,10 +110,16 @@ impl Rounds {
     }
 
     /// Counts a contribution; when this returns, the contribution is on the disk.
-    pub async fn contribute(&self, task: &TaskId, frame: &[u8]) -> Result<Accepted> {
+    pub async fn contribute(
+        &self,
+        task: &TaskId,
+        frame: &[u8],
+        token: Option<&Token>,
+    ) -> Result<Accepted> {
         let handle = self.handle(task)?;
         let contribution =
             Contribution::decode(frame, handle.frame_values.load(Ordering::Acquire))?;
+        self.admit(task, &contribution, token).await?;
         let posted = Posted { contribution, digest: Digest::of(frame) };
         let (reply, answer) = oneshot::channel();
         handle.commands.try_send(Command::Contribute(posted, reply)).map_err(|_| {
@@ -120,6 +127,42 @@ impl Rounds {
                 .with_hint("send the same bytes again in a few seconds; they count once")
         })?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Refuses a contribution without a token of the round that the catalog offers, where its task asks for one.
+    async fn admit(
+        &self,
+        task: &TaskId,
+        contribution: &Contribution,
+        token: Option<&Token>,
+    ) -> Result<()> {
+        let issued = self.services.catalogs.newest(&task.library)?;
+        let offered = issued.catalog.tasks.iter().find(|offered| offered.name == task.name);
+        let offered = offered.ok_or_else(|| not_found(format!("task {task}")))?;
+        let nullifier = contribution.nullifier();
+        let admission = &self.services.admission;
+        if offered.token_key.is_none()
+            || token.is_some_and(|t| admission.accepts(task, offered.round, &nullifier, t))
+        {
+            return Ok(());
+        }
+        // A retry after its round's end still learns that it was counted.
+        let mut reading = self.services.store.read().await?;
+        if state::counted(&mut reading, task, nullifier.as_bytes()).await?.is_some() {
+            return Ok(());
+        }
+        let hint = "read the catalog again, and draw a token for its round";
+        Err(match contribution.base() == offered.base {
+            true => Problem::new(
+                Code::TokenInvalid,
+                format!("round {} takes contributions with a token of its own", offered.round),
+            ),
+            false => Problem::new(
+                Code::VersionStale,
+                format!("round {} starts from {}", offered.round, offered.base),
+            ),
+        }
+        .with_hint(hint))
     }
 
     /// Remembers a refusal for the console.

@@ -8,8 +8,10 @@ use backstitch_protocol::catalog::TaskEntry;
 use backstitch_protocol::contribution::{HEADER_BYTES, MEDIA_TYPE};
 use backstitch_protocol::privacy::RhoQuanta;
 use backstitch_protocol::problem::Code;
+use backstitch_protocol::token::Token;
 use serde::Deserialize;
 
+use super::admission::is_refusal;
 use super::train::Material;
 use super::{Adapted, Client};
 use crate::catalog::success;
@@ -143,6 +145,11 @@ impl<P: Port> Client<P> {
                 draft.prepared.contribution.encode()
             }
         };
+        // Before anything is written down: a token that is refused costs this device nothing.
+        let token = match self.token(device, task).await {
+            Err(problem) if is_refusal(&problem) => return Ok(Err(problem)),
+            drawn => drawn?,
+        };
         if !ledger.took_part(&task.name, task.round) {
             if let Err(refusal) = ledger.permit(task, self.port.unix_seconds()) {
                 return Ok(Err(refusal));
@@ -160,7 +167,8 @@ impl<P: Port> Client<P> {
             );
             device.write_ledger(&self.port, &ledger).await?;
         }
-        self.send(device, &mut ledger, task, &key, frame).await.map(Ok)
+        let post = (frame, token);
+        self.send(device, &mut ledger, task, &key, post).await.map(Ok)
     }
 
     async fn send(
@@ -169,15 +177,20 @@ impl<P: Port> Client<P> {
         ledger: &mut Ledger,
         task: &TaskEntry,
         key: &str,
-        frame: Vec<u8>,
+        (frame, token): (Vec<u8>, Option<Token>),
     ) -> Result<(Receipt, usize), Problem> {
         let library = &self.library().catalog.library;
         let url = self.address.below(&format!("tasks/{library}.{}/contributions", task.name));
         let bytes = frame.len();
-        let answer = self.port.fetch(Request::post(url, MEDIA_TYPE, frame)).await;
+        let mut post = Request::post(url, MEDIA_TYPE, frame);
+        if let Some(token) = token {
+            post = post.header("authorization", format!("Bearer {}", token.hex()));
+        }
+        let answer = self.port.fetch(post).await;
         match answer.and_then(|response| success(response, "the contribution")) {
             Ok(response) => {
                 self.port.remove(key).await?;
+                self.drop_token(task).await?;
                 let receipt =
                     serde_json::from_slice(&response.body).unwrap_or(Receipt { duplicate: false });
                 Ok((receipt, bytes))
@@ -195,6 +208,9 @@ impl<P: Port> Client<P> {
                         );
                         device.write_ledger(&self.port, ledger).await?;
                         self.port.remove(key).await?;
+                        if problem.is(Code::TokenInvalid) {
+                            self.drop_token(task).await?;
+                        }
                     }
                     Verdict::AddedOther => self.port.remove(key).await?,
                     Verdict::Unknown => {}

@@ -13,7 +13,7 @@ use super::adapt::arms;
 use super::contribute::consent_missing;
 use super::{Adapted, Client, Slot};
 use crate::analysis::descriptions;
-use crate::ledger::Ledger;
+use crate::ledger::{Entry, Kind, Ledger};
 use crate::library::Library;
 use crate::port::Port;
 use crate::report::*;
@@ -116,6 +116,7 @@ impl<P: Port> Client<P> {
             tasks,
             experiments,
             ledger: ledger_state(&ledger),
+            history: ledger.as_ref().map(history).unwrap_or_default(),
             sent: sent(catalog.tasks.first()),
             never_sent: [
                 "Your inputs",
@@ -223,6 +224,17 @@ fn ledger_state(ledger: &Result<Ledger, Problem>) -> LedgerState {
     }
 }
 
+fn history(ledger: &Ledger) -> Vec<SentEntry> {
+    let entry = |entry: &Entry| SentEntry {
+        kind: if entry.kind == Kind::Report { "report" } else { "contribution" },
+        name: entry.task.clone(),
+        round: entry.round,
+        at: entry.at,
+        rho: entry.rho.rho(),
+    };
+    ledger.sent().into_iter().map(entry).collect()
+}
+
 fn sent(task: Option<&TaskEntry>) -> Vec<String> {
     let Some(task) = task else { return Vec::new() };
     vec![
@@ -232,7 +244,7 @@ fn sent(task: Option<&TaskEntry>) -> Vec<String> {
             Contribution::encoded_len(task.parameters)
         ),
         "Which version the training started from".to_owned(),
-        "A one-time code, so that a contribution counts once; it says nothing about you".to_owned(),
+        "A one-time code and a token, so that a contribution counts once; the token was drawn blindly, so neither says who you are".to_owned(),
     ]
 }
 

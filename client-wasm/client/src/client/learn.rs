@@ -96,8 +96,8 @@ impl<P: Port> Client<P> {
         Ok(counts(&self.live(), &examples))
     }
 
-    /// Deletes what this device has learnt: examples, personal weights, contributions not yet sent, and gathered
-    /// outcomes. The ledger and the secret stay: forgetting must not renew the privacy budget.
+    /// Deletes what this device has learnt: examples, personal weights, contributions not yet sent with their tokens,
+    /// and gathered outcomes. The ledger and the secret stay: forgetting must not renew the privacy budget.
     pub async fn forget(&self) -> Result<(), Problem> {
         self.check_open()?;
         let _no_training = self.training.lock().await;
@@ -113,6 +113,7 @@ impl<P: Port> Client<P> {
         self.write_windows(&windows).await?;
         for task in &self.library().catalog.tasks {
             self.port.remove(&self.scope.key(&format!("pending/{}", task.name))).await?;
+            self.drop_token(task).await?;
         }
         self.adapt(self.library(), &personal).await
     }

@@ -4,6 +4,7 @@
 //! own, so that commands of one kind queue while others go on; what a run needs is one immutable snapshot.
 
 mod adapt;
+mod admission;
 mod contribute;
 mod describe;
 mod feedback;
@@ -46,8 +47,10 @@ use crate::workshop::Workshop;
 /// How to open a library.
 #[derive(Clone, Default)]
 pub struct Options {
-    /// Hex of the operator's signing key; without it the first key that is seen is pinned.
+    /// Hex of the operator's root key; without it the first root that is seen is pinned.
     pub public_key: Option<String>,
+    /// The word of the site's login, where the server enrols nobody without.
+    pub voucher: Option<String>,
     /// What one answer may cost.
     pub limit: CostLimit,
     /// Shared with other clients of this process.
@@ -62,6 +65,7 @@ pub struct Client<P: Port> {
     port: P,
     address: Address,
     scope: Scope,
+    voucher: Option<String>,
     limit: CostLimit,
     workshop: Arc<Workshop>,
     /// Only ever borrowed to clone or to replace the `Arc`.

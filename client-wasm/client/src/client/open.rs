@@ -56,6 +56,7 @@ impl<P: Port> Client<P> {
         let client = Self {
             address,
             scope,
+            voucher: options.voucher,
             limit: options.limit,
             workshop,
             live: RefCell::new(Arc::new(adapted)),

@@ -8,15 +8,14 @@ use backstitch_onnx::Digest;
 use backstitch_onnx::patch::Patch;
 use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::{
-    ArmEntry, Blob, Catalog, ExperimentEntry, LedgerHead, PatchEntry, PrimaryEntry, SignedCatalog,
-    TaskEntry,
+    ArmEntry, Blob, Catalog, ExperimentEntry, LedgerHead, PatchEntry, PrimaryEntry, TaskEntry,
 };
 use backstitch_protocol::contribution::Contribution;
 use backstitch_protocol::experiment::Report;
 use backstitch_protocol::id::Name;
 use backstitch_protocol::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier};
 use backstitch_protocol::problem::Code;
-use ed25519_dalek::SigningKey;
+use backstitch_protocol::token::{Issuer, Token, TokenRequest, TokenScope};
 use futures::FutureExt as _;
 use futures::executor::block_on;
 
@@ -52,6 +51,9 @@ struct Server {
     blobs: BTreeMap<String, Vec<u8>>,
     contributions: Vec<(Vec<u8>, Contribution)>,
     reports: Vec<Report>,
+    draws: Vec<TokenRequest>,
+    /// Answers the next draws in place of evaluating them.
+    token_fails: Option<Problem>,
     /// Answers the next contributions in place of accepting them.
     contribution_fails: Option<Problem>,
     /// Takes contributions and then loses the answer.
@@ -96,6 +98,8 @@ impl Server {
             blobs: BTreeMap::new(),
             contributions: vec![],
             reports: vec![],
+            draws: vec![],
+            token_fails: None,
             contribution_fails: None,
             answers_lost: false,
             offline: false,
@@ -128,6 +132,11 @@ impl Server {
         self.catalog.version += 1;
     }
 
+    fn scope(&self) -> TokenScope<'_> {
+        let task = &self.catalog.tasks[0];
+        TokenScope { library: &self.catalog.library, task: &task.name, round: task.round }
+    }
+
     fn answer(&mut self, request: &Request) -> Result<Response, Problem> {
         if self.offline {
             return Err(Problem::new(Code::NetworkFailed, "offline"));
@@ -140,8 +149,7 @@ impl Server {
                 if request.headers.contains(&("if-none-match", etag.clone())) {
                     return Ok(Response { status: 304, ..Response::default() });
                 }
-                let signed =
-                    SignedCatalog::sign(&self.catalog, &SigningKey::from_bytes(&[5; 32])).unwrap();
+                let signed = crate::test_library::signed(&self.catalog, 5);
                 let body = serde_json::to_vec(&signed).unwrap();
                 Ok(Response { status: 200, headers: [("etag".to_owned(), etag)].into(), body })
             }
@@ -155,6 +163,11 @@ impl Server {
                 let task = &self.catalog.tasks[0];
                 let contribution = Contribution::decode(&bytes, task.parameters).unwrap();
                 assert_eq!(contribution.base(), task.base);
+                let bearer = request.headers.iter().find(|(name, _)| *name == "authorization");
+                let token = bearer.and_then(|(_, value)| value.strip_prefix("Bearer ")).unwrap();
+                let token = Token::try_from(token.to_owned()).unwrap();
+                let scope = self.scope();
+                assert!(issuer().accepts(&contribution.nullifier(), &scope, &token));
                 let duplicate = self.contributions.iter().any(|(known, _)| *known == bytes);
                 let reused = |c: &Contribution| c.nullifier() == contribution.nullifier();
                 assert!(
@@ -172,6 +185,18 @@ impl Server {
                     task.round
                 )
                 .into())
+            }
+            (Method::Post, ["tokens"]) => {
+                let request: TokenRequest =
+                    serde_json::from_slice(request.body.as_ref().unwrap()).unwrap();
+                self.draws.push(request.clone());
+                if let Some(problem) = &self.token_fails {
+                    let body = serde_json::to_vec(&problem.body()).unwrap();
+                    return Ok(Response { status: problem.status(), body, ..Response::default() });
+                }
+                let scope = TokenScope { round: request.round, ..self.scope() };
+                let answer = issuer().evaluate(&request.blinded, &scope, [9; 32]).unwrap();
+                ok(serde_json::to_vec(&answer).unwrap())
             }
             (Method::Post, ["experiments", "fashion.e", "reports"]) => {
                 self.reports.push(serde_json::from_slice(request.body.as_ref().unwrap()).unwrap());
@@ -206,9 +231,15 @@ fn task(round: u64, patches: &[(u32, &Patch)]) -> TaskEntry {
         measures: vec![],
         epsilon: Epsilon::new(4.0).unwrap(),
         delta: Delta::new(1e-6).unwrap(),
+        period_spent: Default::default(),
+        token_key: Some(issuer().public_key()),
         open: true,
         closed_reason: None,
     }
+}
+
+fn issuer() -> Issuer {
+    Issuer::from_seed(&[3; 32]).unwrap()
 }
 
 fn filled(patch: &Patch, value: f32) -> Patch {
@@ -426,6 +457,7 @@ fn what_is_previewed_is_what_is_sent_once() {
     assert_eq!(again.reason.unwrap().code, "participation_limit");
     let privacy = block_on(client.privacy()).unwrap();
     assert_eq!((privacy.tasks[0].participations, privacy.ledger.entries), (1, 1));
+    assert_eq!((privacy.history.len(), privacy.history[0].round), (1, 1));
     assert!(privacy.tasks[0].spent_epsilon > 0.0);
     // Forgetting does not renew the budget.
     block_on(client.forget()).unwrap();
@@ -651,4 +683,53 @@ fn warming_measures_every_patch_and_then_has_nothing_to_do() {
     let rounds = (0..100).take_while(|_| client.warm().unwrap()).count();
     assert!((1..100).contains(&rounds), "{rounds}");
     assert_eq!(measured(&client), client.live().slots.len());
+}
+
+#[test]
+fn a_token_is_drawn_once_a_round_and_forgotten_on_demand() {
+    let server = Server::new();
+    let port = device(&server, 1);
+    let client = open(&port);
+    teach(&client, 12);
+    block_on(client.consent(true)).unwrap();
+    let full = Problem::new(Code::ParticipationLimit, "this profile drew 4 tokens");
+    server.borrow_mut().token_fails = Some(full);
+    let refused = block_on(client.contribute()).unwrap();
+    assert_eq!(refused.reason.unwrap().code, "participation_limit");
+    assert_eq!(block_on(client.privacy()).unwrap().tasks[0].participations, 0);
+    server.borrow_mut().token_fails = None;
+    // The token outlives a contribution that does not get through, and a reload.
+    server.borrow_mut().answers_lost = true;
+    assert!(block_on(client.contribute()).is_err());
+    let kept = || port.stored().keys().any(|key| key.contains("/token/"));
+    assert!(kept());
+    server.borrow_mut().answers_lost = false;
+    assert!(block_on(open(&port).contribute()).unwrap().contributed);
+    assert!(!kept(), "a redeemed token is dropped");
+    assert_eq!(server.borrow().draws.len(), 2);
+    // A retry asks for the same element, and the server never sees the nullifier at the draw.
+    assert_eq!(server.borrow().draws[0], server.borrow().draws[1]);
+    let nullifier = server.borrow().contributions[0].1.nullifier();
+    assert_ne!(server.borrow().draws[0].blinded.as_bytes(), nullifier.as_bytes());
+    server.borrow_mut().publish(2, 0.01);
+    server.borrow_mut().answers_lost = true;
+    let client = open(&port);
+    assert!(block_on(client.contribute()).is_err());
+    assert!(kept());
+    block_on(client.forget()).unwrap();
+    assert!(!kept());
+}
+
+#[test]
+fn a_token_under_another_key_than_the_catalogs_is_refused() {
+    let server = Server::new();
+    let client = open(&device(&server, 1));
+    teach(&client, 12);
+    block_on(client.consent(true)).unwrap();
+    let other = Issuer::from_seed(&[4; 32]).unwrap().public_key();
+    server.borrow_mut().catalog.tasks[0].token_key = Some(other);
+    server.borrow_mut().catalog.version += 1;
+    assert!(block_on(client.contribute()).unwrap_err().is(Code::SignatureInvalid));
+    assert!(server.borrow().contributions.is_empty());
+    assert_eq!(block_on(client.privacy()).unwrap().tasks[0].participations, 0);
 }

@@ -388,6 +388,21 @@ pub struct LedgerState {
     pub problem: Option<Reason>,
 }
 
+/// One thing that left this device.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SentEntry {
+    /// `contribution` or `report`.
+    pub kind: &'static str,
+    /// The task or experiment.
+    pub name: Name,
+    /// The round; 0 for a report.
+    pub round: u64,
+    /// Seconds since 1970.
+    pub at: u64,
+    /// What it cost.
+    pub rho: f64,
+}
+
 /// Everything about this device's privacy.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Privacy {
@@ -399,6 +414,8 @@ pub struct Privacy {
     pub experiments: Vec<ExperimentPrivacy>,
     /// The ledger.
     pub ledger: LedgerState,
+    /// What left this device, newest first, by its ledger.
+    pub history: Vec<SentEntry>,
     /// What a contribution contains, for people.
     pub sent: Vec<String>,
     /// What never leaves, for people.

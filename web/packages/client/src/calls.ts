@@ -32,6 +32,7 @@ export interface OpenCall {
   wasm: WebAssembly.Module | string;
   costLimit: CostLimit;
   publicKey: string | undefined;
+  voucher: string | undefined;
   persist: boolean;
   live: boolean;
 }

@@ -58,6 +58,7 @@ export async function openEngine(
 ): Promise<Engine> {
   const options = {
     public_key: call.publicKey,
+    voucher: call.voucher,
     cost_limit_ms: call.costLimit.ms ?? undefined,
     cost_limit_bytes: call.costLimit.bytes ?? undefined,
     gain_per_ms: call.costLimit.gainPerMs ?? undefined,

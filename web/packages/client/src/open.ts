@@ -19,6 +19,7 @@ export async function open(url: string | URL, options: OpenOptions = {}): Promis
     signal,
     costLimit = {},
     publicKey,
+    voucher,
     workerUrl,
     wasmUrl,
     storage = "persistent",
@@ -30,6 +31,7 @@ export async function open(url: string | URL, options: OpenOptions = {}): Promis
     wasm: (wasmUrl === undefined ? bestWasm() : absolute(wasmUrl)).href,
     costLimit,
     publicKey,
+    voucher,
     persist: storage === "persistent",
     live,
   };

@@ -48,8 +48,10 @@ export interface OpenOptions {
   onProgress?: (progress: OpenProgress) => void;
   signal?: AbortSignal;
   costLimit?: CostLimit;
-  /** Hex of the operator's Ed25519 key. Without it the first key seen is pinned on this device. */
+  /** Hex of the operator's Ed25519 root key. Without it the first root seen is pinned on this device. */
   publicKey?: string;
+  /** The word of your site's login, where the server enrols nobody without. */
+  voucher?: string;
   /** Where the worker script is, if your bundler does not find it by itself. */
   workerUrl?: string | URL;
   /** Where `client_bg.wasm` or `client_relaxed_bg.wasm` is, if your bundler does not find them by itself. */

@@ -198,6 +198,15 @@ export interface TaskPrivacy {
   /** Null where this device may contribute now. */
   blocked: Reason | null;
 }
+/** One thing that left this device. `at` is in seconds since 1970; a report of an experiment has round 0. */
+export interface SentEntry {
+  kind: "contribution" | "report";
+  name: string;
+  round: number;
+  at: number;
+  rho: number;
+}
+
 export interface Privacy {
   consent: boolean;
   tasks: TaskPrivacy[];
@@ -210,6 +219,8 @@ export interface Privacy {
     epsilon: number;
   }[];
   ledger: { entries: number; head: string; intact: boolean; problem: Reason | null };
+  /** What left this device, newest first, by its ledger. */
+  history: SentEntry[];
   /** What a contribution contains, for people. */
   sent: string[];
   never_sent: string[];

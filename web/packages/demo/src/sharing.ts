@@ -1,30 +1,25 @@
 // Contributing: nothing leaves before a visible yes, and what leaves can be looked at.
 
-import type { ContributeResult, Preview, TaskPrivacy } from "@backstitch/client";
+import type { ContributeResult, Preview, SentEntry, TaskPrivacy } from "@backstitch/client";
 import { PatchError } from "@backstitch/client";
 import type { Studio } from "./studio.js";
-
-export interface Sent {
-  at: number;
-  task: string;
-  round: number;
-  bytes: number;
-}
-
-const HISTORY = "backstitch-sent";
 
 export class Sharing {
   preview: Preview | undefined;
   /** Whether the bytes are on the page. */
   shown = false;
   last: ContributeResult | undefined;
-  history: Sent[] = readHistory();
   busy = false;
 
   constructor(private readonly studio: Studio) {}
 
   get task(): TaskPrivacy | undefined {
     return this.studio.model?.privacy.tasks[0];
+  }
+
+  /** What left this device, by its own ledger. */
+  get history(): SentEntry[] {
+    return this.studio.model?.privacy.history ?? [];
   }
 
   async consent(given: boolean): Promise<void> {
@@ -43,13 +38,7 @@ export class Sharing {
 
   async contribute(): Promise<void> {
     await this.#guard(async () => {
-      const result = await this.studio.model?.contribute();
-      this.last = result;
-      if (result?.contributed) {
-        const { task, round, bytes } = result;
-        this.history = [{ at: Date.now() / 1000, task, round, bytes }, ...this.history];
-        localStorage.setItem(HISTORY, JSON.stringify(this.history));
-      }
+      this.last = await this.studio.model?.contribute();
       await this.#look();
     });
   }
@@ -95,14 +84,5 @@ export class Sharing {
       this.busy = false;
       this.studio.changed();
     }
-  }
-}
-
-function readHistory(): Sent[] {
-  try {
-    const value: unknown = JSON.parse(localStorage.getItem(HISTORY) ?? "[]");
-    return Array.isArray(value) ? (value as Sent[]) : [];
-  } catch {
-    return [];
   }
 }

@@ -1,7 +1,7 @@
 // Panel: what others can have learnt about this device, in odds.
 
-import { bytes, clock, sheet } from "@backstitch/ui";
-import type { TaskPrivacy } from "@backstitch/client";
+import { clock, sheet } from "@backstitch/ui";
+import type { Reason, TaskPrivacy } from "@backstitch/client";
 import { css, html, nothing, svg } from "lit";
 import { customElement } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
@@ -67,6 +67,7 @@ export class PrivacyPanel extends StudioElement {
     >
       <div class="gauge">${gauge(task)}</div>
       <p class="sentence" id="odds">${oddsSentence(task?.spent_epsilon ?? 0)}</p>
+      ${model && !model.privacy.ledger.intact ? html`<p class="small" id="closed" role="status">${closed(model.privacy.ledger.problem)}</p>` : nothing}
       ${task ? this.#numbers(task) : nothing} ${this.#history()}
       <div class="row">
         <button ?disabled=${!model?.privacy.consent || sharing.busy} @click=${() => sharing.consent(false)}>
@@ -77,7 +78,7 @@ export class PrivacyPanel extends StudioElement {
       <dialog aria-labelledby="forget-title">
         <div class="stack">
           <h3 id="forget-title">
-            Delete your examples, your trained weights and your consent from this device?
+            Delete your examples, your trained weights, your consent and unused tokens from this device?
           </h3>
           <p>
             What was already contributed cannot be called back: it is a sum with noise. The ledger stays, so
@@ -141,11 +142,11 @@ export class PrivacyPanel extends StudioElement {
         history.length
           ? html`<table>
               ${history.slice(0, 6).map(
-                ({ at, task, round, bytes: n }) =>
+                ({ kind, at, name, round, rho }) =>
                   html`<tr>
                     <td class="num">${clock(at)}</td>
-                    <td>${task}, round ${round}</td>
-                    <td class="right">${bytes(n)}</td>
+                    <td>${kind === "report" ? `One noisy bit for ${name}` : `${name}, round ${round}`}</td>
+                    <td class="right">ρ ${rho.toFixed(3)}</td>
                   </tr>`,
               )}
             </table>`
@@ -164,6 +165,11 @@ export class PrivacyPanel extends StudioElement {
     this.#dialog.close();
     void this.studio.sharing.forget();
   };
+}
+
+/** The device fails closed, and says so. */
+function closed(problem: Reason | null): string {
+  return `Contributing is closed on this device. ${problem?.message ?? ""}${problem?.hint ? `; ${problem.hint}` : ""}.`;
 }
 
 /** A half circle from 50 % to 100 %. */
