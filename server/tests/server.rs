@@ -326,3 +326,19 @@ fn commands_end_with_the_documented_codes() {
     let (code, _, _) = command(&["patch", "frobnicate"]);
     assert_eq!(code, 2);
 }
+
+#[test]
+fn an_audit_holds_what_is_promised_and_finds_what_is_not() {
+    let audit = |options: &[&str]| {
+        let (code, out, error) =
+            command(&[&["audit", "--canaries", "200", "--json"], options].concat());
+        (code, serde_json::from_str::<serde_json::Value>(&out).unwrap(), error)
+    };
+    let (code, kept, error) = audit(&["--noise-multiplier", "1"]);
+    assert_eq!((code, &kept["holds"]), (0, &true.into()), "{error}");
+    assert!((kept["found"]["noise_multiplier"].as_f64().unwrap() - 1.0).abs() < 0.3, "{kept}");
+    // A quarter of the noise that ε = 4.9 needs.
+    let (code, broken, error) = audit(&["--noise-multiplier", "0.25", "--claim", "4.9"]);
+    assert_eq!((code, &broken["holds"]), (1, &false.into()));
+    assert!(error.contains("tells more than is claimed"), "{error}");
+}
