@@ -8,6 +8,7 @@ use backstitch_protocol::catalog::TaskEntry;
 use backstitch_protocol::contribution::{Contribution, Nullifier};
 use backstitch_protocol::delta::Delta;
 use backstitch_protocol::measure::{self, Measure};
+use backstitch_protocol::privacy::ClipNorm;
 use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +69,21 @@ pub fn prepare(
         norm,
         clipped,
     })
+}
+
+/// The weights with the update that would leave the device: the change of all tensors together, shortened to the clip
+/// norm. This is what must not be worse for its maker, not the longer step of the training.
+pub fn within_clip(
+    clip: ClipNorm,
+    base: &[Vec<f32>],
+    trained: &[Vec<f32>],
+) -> Result<Vec<Vec<f32>>, Problem> {
+    let norm = Delta::between(&base.concat(), &trained.concat())?.norm();
+    let share = (clip.value() / norm).min(1.0) as f32;
+    let shorten = |(from, to): (&Vec<f32>, &Vec<f32>)| {
+        from.iter().zip(to).map(|(from, to)| from + (to - from) * share).collect()
+    };
+    Ok(base.iter().zip(trained).map(shorten).collect())
 }
 
 /// The seed of a contribution's training: the same for the preview and for what is sent, another in every round.
@@ -188,6 +204,18 @@ mod tests {
         let share = |value: i16| f64::from(value) / CLIP_INTEGER as f64;
         let values = prepared.contribution.values();
         assert!((share(values[0]) - 0.6).abs() < 1e-4 && (share(values[1]) - 0.8).abs() < 1e-4);
+    }
+
+    #[test]
+    fn what_is_judged_is_no_longer_than_what_is_sent() {
+        let base = [vec![1.0], vec![0.0, 0.0]];
+        let near = |trained: &[Vec<f32>], expected: [f32; 3]| {
+            let found = within_clip(ClipNorm::new(0.5).unwrap(), &base, trained).unwrap().concat();
+            found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6)
+        };
+        assert!(near(&[vec![4.0], vec![4.0, 0.0]], [1.3, 0.4, 0.0]));
+        assert!(near(&[vec![1.1], vec![0.0, 0.2]], [1.1, 0.0, 0.2]));
+        assert!(near(&base.clone(), [1.0, 0.0, 0.0]));
     }
 
     #[test]

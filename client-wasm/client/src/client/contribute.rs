@@ -15,7 +15,9 @@ use super::admission::is_refusal;
 use super::train::Material;
 use super::{Adapted, Client};
 use crate::catalog::success;
-use crate::contribution::{MIN_EXAMPLES, Pending, Prepared, Verdict, prepare, seed, verdict};
+use crate::contribution::{
+    MIN_EXAMPLES, Pending, Prepared, Verdict, prepare, seed, verdict, within_clip,
+};
 use crate::device::Device;
 use crate::ledger::{Kind, Ledger};
 use crate::library::Version;
@@ -243,7 +245,8 @@ impl<P: Port> Client<P> {
             Descent::start(trainer.clone(), material.training.clone(), base.clone(), pace)?;
         let trained = self.descend(descent, None, &|_| {}, &|| false).await?;
         let version = |v: &&Arc<Version>| PatchVersion { name: v.name.clone(), version: v.number };
-        let comparison = Comparison::of(&trainer, &material.judging, &base, &trained.weights)?;
+        let sent = within_clip(task.clip_norm, &base, &trained.weights)?;
+        let comparison = Comparison::of(&trainer, &material.judging, &base, &sent)?;
         let accuracy = (comparison.before.accuracy, comparison.after.accuracy);
         Ok(Draft {
             prepared: prepare(task, device.secret(), &base, &trained.weights, accuracy)?,

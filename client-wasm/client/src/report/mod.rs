@@ -308,7 +308,7 @@ pub struct Preview {
     pub epsilon_after: f64,
     /// The shared weights on the judging examples.
     pub shared: Score,
-    /// The weights after the training.
+    /// The same with the update that would be sent.
     pub trained: Score,
     /// Why `contribute` would refuse now.
     pub refusal: Option<Reason>,
