@@ -17,6 +17,8 @@ mod products;
 mod ranks;
 mod recurrent;
 mod repeats;
+mod rounding;
+mod transposed;
 
 /// Emits what replaces the node and yields true, or leaves the node alone and yields false.
 type Rule = fn(&mut Lowering<'_>, &Node) -> Result<bool>;
@@ -26,8 +28,9 @@ const RULES: &[(&str, Rule)] = &[
     ("Cast", cast),
     ("Celu", celu),
     ("Compress", indexing::compress),
-    ("ConvTranspose", products::conv_transpose),
+    ("ConvTranspose", transposed::conv_transpose),
     ("DequantizeLinear", parameters::dequantize_linear),
+    ("Div", rounding::div),
     ("Einsum", products::einsum),
     ("GRU", recurrent::recurrent),
     ("GatherND", indexing::gather_nd),
@@ -87,6 +90,7 @@ fn lower_graph(
         graph,
         opset,
         producers: graph.producers(),
+        consumers: graph.consumers(),
         ranks: ranks::propagate(graph),
         dtypes: dtypes::propagate(graph, outer),
         nodes: Vec::with_capacity(graph.nodes.len()),
@@ -94,11 +98,14 @@ fn lower_graph(
         taken,
     };
     for node in &graph.nodes {
+        let first = lowering.nodes.len();
         let replaced = match rule(&node.op) {
             Some(rule) => rule(&mut lowering, node).map_err(|e| e.context(node.describe()))?,
             None => false,
         };
-        if !replaced {
+        if replaced {
+            lowering.trace_back(first, node);
+        } else {
             let mut node = node.clone();
             for attribute in node.attributes.values_mut() {
                 if let Attribute::Graph(subgraph) = attribute {
@@ -151,6 +158,7 @@ struct Lowering<'a> {
     graph: &'a Graph,
     opset: i64,
     producers: BTreeMap<&'a str, usize>,
+    consumers: BTreeMap<&'a str, Vec<usize>>,
     ranks: BTreeMap<String, usize>,
     dtypes: BTreeMap<String, DType>,
     nodes: Vec<Node>,
@@ -199,6 +207,18 @@ impl Lowering<'_> {
         }
     }
 
+    /// Names the nodes from `first` on after the one that they stand for, so that what the engine says of them names it.
+    fn trace_back(&mut self, first: usize, origin: &Node) {
+        let name = if origin.name.is_empty() {
+            origin.makes().next().unwrap_or_default()
+        } else {
+            origin.name.as_str()
+        };
+        for (number, node) in self.nodes.iter_mut().skip(first).enumerate() {
+            node.name = format!("{name}/{}.{number}", node.op);
+        }
+    }
+
     fn fresh(&mut self, base: &str) -> String {
         let mut number = self.taken.len();
         loop {
@@ -224,6 +244,17 @@ impl Lowering<'_> {
             node = source.and_then(|index| self.graph.nodes.get(*index));
         }
         node.map(|node| node.op.as_str()).unwrap_or_default()
+    }
+
+    /// The nodes that read a tensor.
+    fn readers(&self, name: &str) -> impl Iterator<Item = &Node> {
+        let indices = self.consumers.get(name).map(Vec::as_slice).unwrap_or_default();
+        indices.iter().filter_map(|index| self.graph.nodes.get(*index))
+    }
+
+    /// Whether a node's first result is a float tensor.
+    fn makes_floats(&self, node: &Node) -> bool {
+        node.makes().next().is_some_and(|made| self.dtype(made).is_float())
     }
 
     fn initializer(&self, name: &str) -> Option<&Tensor> {

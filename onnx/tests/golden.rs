@@ -11,8 +11,6 @@ const TOLERANCE: f64 = 2e-5;
 /// Outputs that the engine cannot compute, or computes otherwise than onnxruntime; they must keep failing, so
 /// that an improvement is noticed. All fail with a typed error; none gives a wrong result.
 const KNOWN_FAILURES: &[(&str, &str)] = &[
-    ("attributes-17 convtranspose6", "the attribute output_shape"),
-    ("attributes-21 convtranspose6", "the attribute output_shape"),
     ("attributes-17 lstm45_0", "sequences of different lengths"),
     ("attributes-17 lstm45_1", "sequences of different lengths"),
     ("attributes-17 lstm45_2", "sequences of different lengths"),

@@ -1,7 +1,7 @@
 //! Operators whose parameters the engine wants as constants, for models that feed them as inputs: a training model
 //! does so with every tensor that it trains.
 
-use super::{Lowering, made, need, to};
+use super::{Lowering, made, need, rounding, to};
 use crate::encode::data_type;
 use crate::error::Result;
 use crate::model::Node;
@@ -83,7 +83,7 @@ pub(super) fn quantize_linear(lowering: &mut Lowering<'_>, node: &Node) -> Resul
     scale = lowering.emit("Reshape", &[&scale, &shape], &[]);
     zero = zero.map(|zero| lowering.emit("Reshape", &[&zero, &shape], &[]));
     let float = [("to", to(lowering.dtype(x)))];
-    let ratio = lowering.emit("Div", &[x, &scale], &[]);
+    let ratio = rounding::quotient(lowering, x, &scale);
     let mut levels = lowering.emit("Round", &[&ratio], &[]);
     if let Some(zero) = zero {
         let zero = lowering.emit("Cast", &[&zero], &float);

@@ -67,7 +67,7 @@ def cause(message):
         return f"no operator {operator[1]}"
     for pattern, heading in [
         (r"domain", "operators of another domain, such as training"),
-        (r"opset|operator set", "operator set older than 11"),
+        (r"opset|operator set", "operator set older than 7"),
         (r"bfloat16 in or out", message),
         (r"not a dense", "sequences, optionals, strings, sparse tensors"),
         (r"WRONG", message),
