@@ -16,7 +16,8 @@ use crate::model::{Graph, Model};
 /// read, the sites, and the model's outputs. Tensors that depend on weights or shapes alone are computed again
 /// in each segment that reads them, because the engine folds them and needs many of them as constants.
 /// A site that no node makes (a graph input), or whose value is fixed by weights and shapes, cuts nothing.
-/// Unknown sites are refused.
+/// Unknown sites are refused, and so is a model whose nodes have subgraphs: what those read from around them is not
+/// part of the node's own list.
 pub fn cut(model: &Model, sites: &[&str]) -> Result<Vec<Model>> {
     cut_typed(model, sites, || Types::of(model))
 }
@@ -31,6 +32,9 @@ fn cut_typed(model: &Model, sites: &[&str], types: impl FnOnce() -> Types) -> Re
     let graph = &model.graph;
     for site in sites {
         model.require(site)?;
+    }
+    if !sites.is_empty() {
+        refuse_subgraphs(graph)?;
     }
     let sites: BTreeSet<&str> = sites.iter().copied().collect();
     let parts = Parts::new(graph, &BTreeSet::new());
@@ -75,6 +79,17 @@ fn cut_typed(model: &Model, sites: &[&str], types: impl FnOnce() -> Types) -> Re
         });
     }
     Ok(segments)
+}
+
+fn refuse_subgraphs(graph: &Graph) -> Result<()> {
+    match graph.nodes.iter().find(|node| node.subgraphs().next().is_some()) {
+        Some(node) => Err(Error::new(
+            Code::ModelUnsupported,
+            format!("{} has subgraphs: a model with control flow cannot be cut", node.describe()),
+        )
+        .with_hint("export the model with its branches and loops resolved, or run it whole")),
+        None => Ok(()),
+    }
 }
 
 /// Whether the value of a tensor is fixed by the model's weights and the shapes of its inputs, whatever they hold.

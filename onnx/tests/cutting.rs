@@ -96,6 +96,17 @@ fn a_site_that_nothing_makes_cuts_nothing() {
 }
 
 #[test]
+fn a_model_with_branches_is_refused_by_the_name_of_the_node() {
+    let model = case("dynamic-13").model;
+    let branch = model.graph.nodes.iter().find(|node| node.op == "If").unwrap();
+    let site = model.graph.nodes[0].outputs[0].clone();
+    let error = cut(&model, &[&site]).unwrap_err();
+    assert_eq!(error.code(), Code::ModelUnsupported);
+    assert!(error.message().contains(&branch.describe()), "{error}");
+    assert_eq!(cut(&model, &[]).unwrap().len(), 1);
+}
+
+#[test]
 fn the_frozen_part_runs_once_and_the_rest_follows() {
     let case = case("network-13");
     let weight = &case.model.graph.nodes.iter().find(|node| node.op == "Gemm").unwrap().inputs[1];
