@@ -7,10 +7,12 @@
     reason = "a test binary: it fails by a panic and exports nothing"
 )]
 
+mod costs;
 mod coverage;
 mod cutting;
 mod golden;
 mod gradients;
 mod hostile;
 mod stitching;
+mod sweep;
 mod tools;

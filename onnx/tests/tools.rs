@@ -1,7 +1,7 @@
 //! Costs, declared shapes, new patches, indices out of range, and models of different operator sets.
 
 use backstitch_onnx::cost::cost;
-use backstitch_onnx::engine::{Dims, Program, Value, declare, infer};
+use backstitch_onnx::engine::{Dims, Program, Value, declare, infer, smallest};
 use backstitch_onnx::patch::{Kind, Mode, Template, check, check_training, template};
 use backstitch_onnx::stitch::stitch;
 use backstitch_onnx::{Attribute, Code, DType, Digest, Dim, Graph, Model, Node, Tensor, ValueInfo};
@@ -293,4 +293,46 @@ fn an_ellipsis_is_spelled_out_inside_a_graph() {
         Node::new("Einsum", &["h", "b"], &["y"]).with("equation", equation),
     ];
     assert_eq!(computed(nodes, [row, row]), [-5.0]);
+}
+
+#[test]
+fn a_quotient_that_is_rounded_is_not_a_product() {
+    // 1.5 / 3 and 7.5 / 15 are ties; a reciprocal moves some of their like by a step.
+    let numbers: Vec<f32> = (0..4096).map(|n| n as f32 * 0.5).collect();
+    for divisor in [3.0f32, 5.0, 7.0, 255.0 / 7.0] {
+        let mut graph = Graph {
+            nodes: vec![Node::new("Div", &["x", "d"], &["q"]), Node::new("Floor", &["q"], &["y"])],
+            inputs: vec![ValueInfo::fixed("x", DType::F32, &[numbers.len()])],
+            outputs: vec![ValueInfo { name: "y".to_owned(), dtype: DType::F32, shape: None }],
+            ..Graph::default()
+        };
+        graph.initializers.insert("d".to_owned(), Tensor::scalar(divisor));
+        let program = Program::compile(&Model { opset: 17, graph }, &Dims::new()).unwrap();
+        let fed = [Value::f32(&[numbers.len()], &numbers).unwrap()];
+        let found = program.run_ordered(&fed).unwrap()[0].f32s().unwrap().to_vec();
+        let expected: Vec<f32> = numbers.iter().map(|number| (number / divisor).floor()).collect();
+        assert_eq!(found, expected, "divided by {divisor}");
+    }
+}
+
+#[test]
+fn a_new_patch_fits_a_network_that_no_single_pixel_passes() {
+    let mut graph = Graph { name: "open".to_owned(), ..Graph::default() };
+    let open = vec![Dim::Unknown, Dim::Fixed(1), Dim::Unknown, Dim::Unknown];
+    graph.inputs = vec![ValueInfo { name: "x".to_owned(), dtype: DType::F32, shape: Some(open) }];
+    graph.outputs = vec![ValueInfo { name: "y".to_owned(), dtype: DType::F32, shape: None }];
+    let weight = Tensor::new(vec![2, 1, 3, 3], &[0.5f32; 18]).unwrap();
+    graph.initializers.insert("w".to_owned(), weight);
+    graph.nodes = vec![
+        Node::new("Conv", &["x", "w"], &["h"]),
+        Node::new("GlobalAveragePool", &["h"], &["y"]),
+    ];
+    let model = Model { opset: 17, graph };
+    let affine =
+        Template { kind: Kind::Affine, name: "new", sites: &["h"], rank: 1, classes: None };
+    let patch = template(&model, model.digest(), &affine).unwrap();
+    let (dims, shapes) = smallest(&model).unwrap();
+    assert!(dims["x"][2] >= 3);
+    check(&patch, &model, model.digest(), &shapes).unwrap();
+    check_training(&patch, &model, &dims, Some("y")).unwrap();
 }

@@ -10,6 +10,7 @@ mod product;
 mod sanity;
 mod self_test;
 mod shapes;
+mod symbols;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,11 +20,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tract_onnx::prelude::{
     Framework, InferenceFact, InferenceModel, InferenceModelExt, TVec, TractError, TractResult,
 };
-use tract_onnx::tract_hir::internal::{OutletId, TypedSimplePlan, TypedSimpleState};
+use tract_onnx::tract_hir::internal::{OutletId, SymbolScope, TypedSimplePlan, TypedSimpleState};
 
 pub use ops::operators;
 pub use self_test::{kernels, self_test};
-pub use shapes::{declare, infer, open_as, resolve};
+pub use shapes::{declare, infer, open_as, resolve, smallest};
+pub use symbols::symbolic;
 pub use value::Value;
 
 use crate::error::{Code, Error, Result};
@@ -65,7 +67,7 @@ impl Program {
         let resolved = resolve(model, dims)?;
         let mut fused = lowered(model)?;
         fuse::products(&mut fused.graph)?;
-        let (engine_model, _) = analyse(fused, &resolved)?;
+        let (engine_model, _) = analyse(fused, |_| shapes::facts(&resolved))?;
         let plan = guarded("compiling", || {
             let optimized = engine_model.into_optimized()?;
             TypedSimplePlan::new(optimized)
@@ -188,7 +190,7 @@ fn lowered(model: &Model) -> Result<Model> {
 /// Tensors beyond the limit are refused before anything of their size is allocated.
 fn analyse(
     lowered: Model,
-    inputs: &[(DType, Vec<usize>)],
+    inputs: impl FnOnce(&SymbolScope) -> Result<Vec<InferenceFact>>,
 ) -> Result<(InferenceModel, BTreeMap<String, OutletId>)> {
     let (mut analysed, outlets) = parse(lowered, inputs)?;
     guarded("analysing", || analysed.analyse(false))?;
@@ -203,27 +205,27 @@ fn analyse(
 /// The engine's model, and where each named tensor lies in it.
 fn parse(
     mut model: Model,
-    inputs: &[(DType, Vec<usize>)],
+    inputs: impl FnOnce(&SymbolScope) -> Result<Vec<InferenceFact>>,
 ) -> Result<(InferenceModel, BTreeMap<String, OutletId>)> {
-    let facts = inputs
-        .iter()
-        .map(|(dtype, shape)| Ok(InferenceFact::dt_shape(value::to_datum_type(*dtype)?, shape)))
-        .collect::<Result<Vec<_>>>()?;
     name_nodes(&mut model.graph);
     let bytes = model.to_bytes();
     drop(model);
-    guarded("loading", || {
+    let (mut engine_model, outlets) = guarded("loading", || {
         let mut importer =
             tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
         importer.op_register.insert(product::NAME, product::build);
         let proto = importer.proto_model_for_read(&mut bytes.as_slice())?;
         let parsed = importer.parse(&proto, None)?;
-        let mut engine_model = parsed.model;
-        for (index, fact) in facts.into_iter().enumerate() {
-            engine_model.set_input_fact(index, fact)?;
-        }
-        Ok((engine_model, parsed.outlets_by_name.into_iter().collect()))
-    })
+        Ok((parsed.model, parsed.outlets_by_name.into_iter().collect()))
+    })?;
+    let facts = inputs(&engine_model.symbols)?;
+    guarded("loading", || {
+        facts
+            .into_iter()
+            .enumerate()
+            .try_for_each(|(index, fact)| engine_model.set_input_fact(index, fact))
+    })?;
+    Ok((engine_model, outlets))
 }
 
 /// The engine insists on names that are unique among nodes and weights; the specification does not. A node whose

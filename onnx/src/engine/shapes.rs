@@ -47,6 +47,14 @@ pub fn resolve(model: &Model, dims: &Dims) -> Result<Vec<(DType, Vec<usize>)>> {
         .collect()
 }
 
+/// What the engine is told of inputs of these dtypes and shapes.
+pub(super) fn facts(inputs: &[(DType, Vec<usize>)]) -> Result<Vec<InferenceFact>> {
+    inputs
+        .iter()
+        .map(|(dtype, shape)| Ok(InferenceFact::dt_shape(value::to_datum_type(*dtype)?, shape)))
+        .collect()
+}
+
 fn resolve_one(
     info: &ValueInfo,
     fixed: Option<&Vec<usize>>,
@@ -113,7 +121,7 @@ fn mismatch(info: &ValueInfo, shape: &[usize]) -> Error {
 /// leaves a tensor open, because its shape depends on values, the model is run on zeros.
 pub fn infer(model: &Model, dims: &Dims) -> Result<Shapes> {
     let resolved = resolve(model, dims)?;
-    let (analysed, outlets) = analyse(lowered(model)?, &resolved)?;
+    let (analysed, outlets) = analyse(lowered(model)?, |_| facts(&resolved))?;
     let mut shapes = Shapes::new();
     for (info, (dtype, shape)) in model.graph.inputs.iter().zip(&resolved) {
         shapes.insert(info.name.clone(), (*dtype, shape.clone()));
@@ -142,13 +150,39 @@ pub fn infer(model: &Model, dims: &Dims) -> Result<Shapes> {
     Ok(shapes)
 }
 
+/// Sizes of open first dimensions and of all others. Small ones suit models with little room, such as a table of
+/// positions; strides make one of 1 and of 2, so a larger one tells what varies behind them. Networks that halve
+/// and double again want powers of two.
+const SIZES: [(usize, usize); 5] = [(1, 1), (2, 2), (3, 64), (3, 32), (3, 16)];
+
+/// The smallest sizes of the open dimensions at which the model runs and leaves something of every tensor, with the
+/// shapes of all tensors then. Not every network runs on an image of one pixel.
+pub fn smallest(model: &Model) -> Result<(Dims, Shapes)> {
+    let mut tried: Vec<Dims> = Vec::new();
+    let (mut refused, mut vanishing) = (None, None);
+    let whole = |shapes: &Shapes| shapes.values().all(|(_, shape)| !shape.contains(&0));
+    for sizes in SIZES {
+        let dims = sized(model, &Dims::new(), sizes);
+        if tried.contains(&dims) {
+            continue;
+        }
+        match infer(model, &dims) {
+            Ok(shapes) if whole(&shapes) => return Ok((dims, shapes)),
+            Ok(shapes) => vanishing = vanishing.or(Some((dims.clone(), shapes))),
+            Err(error) => refused = refused.or(Some(error)),
+        }
+        tried.push(dims);
+    }
+    vanishing.ok_or_else(|| refused.unwrap_or_else(unknown))
+}
+
+fn unknown() -> Error {
+    Error::new(Code::EngineFailed, "no shape of the model is known")
+}
+
 /// What holds of every tensor of the main graph whatever size the open dimensions of the inputs have: the dtype,
 /// the rank, and those dimensions that stay the same. Found by inference with several sizes.
 pub fn declare(model: &Model) -> Result<BTreeMap<String, ValueInfo>> {
-    /// Sizes of open first dimensions and of all others. Small ones suit models with little room, such as a table of
-    /// positions; strides make one of 1 and of 2, so a larger one tells what varies behind them. Networks that halve
-    /// and double again want powers of two.
-    const SIZES: [(usize, usize); 5] = [(1, 1), (2, 2), (3, 64), (3, 32), (3, 16)];
     let mut tried: Vec<Dims> = Vec::new();
     let mut seen: Vec<Shapes> = Vec::new();
     let mut refused = None;
@@ -169,7 +203,6 @@ pub fn declare(model: &Model) -> Result<BTreeMap<String, ValueInfo>> {
         tried.push(dims);
     }
     let Some(one) = seen.first() else {
-        let unknown = || Error::new(Code::EngineFailed, "no shape of the model is known");
         return Err(refused.unwrap_or_else(unknown));
     };
     // A model that runs at one size alone tells nothing about what varies.

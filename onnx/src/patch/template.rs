@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Attachment, Cost, Manifest, Mode, Patch, Training, check};
 use crate::cost::cost;
-use crate::engine::{Dims, declare, infer};
+use crate::engine::{Dims, Shapes, declare, infer, smallest};
 use crate::error::{Code, Error, Result};
 use crate::model::{Attribute, Digest, Dim, Graph, Model, Node, ValueInfo};
 use crate::tensor::{DType, Tensor};
@@ -119,9 +119,10 @@ pub fn template(primary: &Model, primary_digest: Digest, template: &Template<'_>
     // A block keeps the operators of its primary.
     let opset = if template.kind == Kind::ReplaceBlock { primary.opset } else { OPSET };
     let model = Model { opset, graph: sketch.graph };
-    let manifest = manifest(template, primary_digest, &model, (mode, from, to), function, primary)?;
+    let (_, shapes) = smallest(primary)?;
+    let manifest = manifest(template, primary_digest, &model, (mode, from, to), function, &shapes)?;
     let patch = Patch::from_parts(&manifest.to_bytes(), &model.to_bytes(), None)?;
-    check(&patch, primary, primary_digest, &infer(primary, &Dims::new())?)?;
+    check(&patch, primary, primary_digest, &shapes)?;
     Ok(patch)
 }
 
@@ -135,9 +136,8 @@ fn manifest(
     model: &Model,
     (mode, from, to): (Mode, &str, &str),
     function: String,
-    primary_model: &Model,
+    shapes: &Shapes,
 ) -> Result<Manifest> {
-    let shapes = infer(primary_model, &Dims::new())?;
     let dims = shapes
         .get(from)
         .map(|(_, shape)| Dims::from([("x".to_owned(), shape.clone())]))

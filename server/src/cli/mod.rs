@@ -3,6 +3,7 @@
 mod admin;
 mod audit;
 mod bench;
+mod cost;
 mod demo;
 mod doctor;
 mod experiment;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use backstitch_onnx::autodiff::{Loss, Objective, differentiate};
-use backstitch_onnx::cost::cost;
-use backstitch_onnx::engine::{Program, Value, declare, infer};
+use backstitch_onnx::engine::{Program, Value, declare, smallest};
 use backstitch_onnx::patch::{Patch, check};
 use backstitch_onnx::stitch::stitch;
 use backstitch_onnx::{Dim, Model, Tensor, ValueInfo};
@@ -14,7 +13,7 @@ use serde_json::json;
 
 use super::bench::bench;
 use super::files::{self, Outcome};
-use super::npy;
+use super::{cost, npy};
 
 /// Look at, run, cut, stitch, differentiate and measure ONNX models.
 #[derive(Debug, Subcommand)]
@@ -100,7 +99,7 @@ pub enum OnnxCommand {
         #[arg(long, value_name = "FILE.onnx")]
         out: PathBuf,
     },
-    /// Count multiply-accumulates, parameter bytes and activation bytes.
+    /// Count multiply-accumulates, parameter bytes and activation bytes, also in terms of open dimensions.
     #[command(
         after_help = "Example: backstitch onnx cost model.onnx --shape image=1,3,224,224 --nodes"
     )]
@@ -150,7 +149,7 @@ pub fn run(command: OnnxCommand) -> Outcome<()> {
             grad(&model, (&loss, &output), &wrt, &shapes, &out)
         }
         OnnxCommand::Cost { model, shapes, nodes, json } => {
-            print_cost(&model, &shapes, nodes, json)
+            cost::print(&model, &shapes, nodes, json)
         }
         OnnxCommand::Bench { model, shapes, runs, at, json } => {
             bench(&model, &shapes, runs, &at, json)
@@ -357,7 +356,7 @@ fn cut(path: &Path, at: &[String], out: &Path, json: bool) -> Outcome<()> {
 
 fn stitch_patches(primary: &Path, folders: &[PathBuf], out: &Path) -> Outcome<()> {
     let (model, digest) = files::read_model(primary)?;
-    let shapes = infer(&model, &Default::default())?;
+    let (_, shapes) = smallest(&model)?;
     let patches =
         folders.iter().map(|folder| files::read_patch(folder)).collect::<Outcome<Vec<Patch>>>()?;
     for patch in &patches {
@@ -397,44 +396,5 @@ fn grad(
         training.graph.nodes.len(),
         trainable.len()
     );
-    Ok(())
-}
-
-fn print_cost(
-    path: &Path,
-    shapes: &[(String, Vec<usize>)],
-    nodes: bool,
-    json: bool,
-) -> Outcome<()> {
-    let (model, _) = files::read_model(path)?;
-    let counted = cost(&model, &infer(&model, &files::dims(shapes))?)?;
-    let total = counted.total;
-    if json {
-        let mut value = json!({
-            "macs": total.macs,
-            "parameter_bytes": total.parameter_bytes,
-            "peak_activation_bytes": total.peak_activation_bytes,
-        });
-        if nodes {
-            let each = counted.nodes.iter().map(|node| {
-                json!({ "name": node.name, "op": node.op, "macs": node.macs, "parameter_bytes": node.parameter_bytes,
-                        "activation_bytes": node.activation_bytes })
-            });
-            value["nodes"] = each.collect();
-        }
-        return files::print_json(&value);
-    }
-    println!("multiply-accumulates   {:>14}", total.macs);
-    println!("parameter bytes        {:>14}", total.parameter_bytes);
-    println!("peak activation bytes  {:>14}", total.peak_activation_bytes);
-    if nodes {
-        println!("{:>14} {:>12} {:>12}  node", "macs", "parameters", "activations");
-        for node in &counted.nodes {
-            println!(
-                "{:>14} {:>12} {:>12}  {} {}",
-                node.macs, node.parameter_bytes, node.activation_bytes, node.op, node.name
-            );
-        }
-    }
     Ok(())
 }

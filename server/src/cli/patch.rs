@@ -15,7 +15,7 @@ mod train;
 
 use std::path::{Path, PathBuf};
 
-use backstitch_onnx::engine::{infer, open_as};
+use backstitch_onnx::engine::{infer, open_as, smallest};
 use backstitch_onnx::patch::{Patch, Template, check, check_training, template};
 use backstitch_onnx::{Digest, Dims, Model};
 use clap::Subcommand;
@@ -144,9 +144,11 @@ fn check_patch(
 ) -> Outcome<()> {
     let patch = files::read_patch(folder)?;
     let (model, digest) = files::read_model(primary)?;
-    let dims = files::dims(shapes);
-    check(&patch, &model, digest, &infer(&model, &dims)?)?;
-    check_other_sizes(&patch, &model, digest, &dims)?;
+    let given = files::dims(shapes);
+    let (dims, shapes) =
+        if given.is_empty() { smallest(&model)? } else { (given.clone(), infer(&model, &given)?) };
+    check(&patch, &model, digest, &shapes)?;
+    check_other_sizes(&patch, &model, digest, &given)?;
     check_training(&patch, &model, &dims, output)?;
     if json {
         return files::print_json(&json!({

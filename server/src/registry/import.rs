@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use backstitch_onnx::patch::{self, Patch};
-use backstitch_onnx::{Digest, Dims, Model, engine};
+use backstitch_onnx::{Digest, Model, engine};
 use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::Blob;
 use backstitch_protocol::contribution::MAX_PARAMETERS;
@@ -54,16 +54,16 @@ async fn read(blobs: &Blobs, source: &Source, now: u64) -> Result<Checked> {
     let bytes = source.read(&descriptor.primary.file)?;
     let model = Model::from_bytes(&bytes).map_err(|e| e.context(&descriptor.primary.file))?;
     let digest = Digest::of(&bytes);
-    // The tensors' shapes are inferred at batch size 1; patches are checked against them.
-    let shapes =
-        engine::infer(&model, &Dims::new()).map_err(|e| e.context(&descriptor.primary.file))?;
+    // Patches are checked against the tensors' shapes at the smallest size at which the primary runs.
+    let (dims, shapes) =
+        engine::smallest(&model).map_err(|e| e.context(&descriptor.primary.file))?;
     let primary = put(blobs, bytes.into_owned()).await?;
     let mut patches = Vec::new();
     let mut parameters = BTreeMap::new();
     for name in &descriptor.patches {
         let (version, count) = read_patch(blobs, source, name, now, |patch| {
             patch::check(patch, &model, digest, &shapes)?;
-            patch::check_training(patch, &model, &Dims::new(), Some(&descriptor.primary.output))
+            patch::check_training(patch, &model, &dims, Some(&descriptor.primary.output))
         })
         .await?;
         patches.push(version);
