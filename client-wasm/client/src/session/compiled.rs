@@ -104,9 +104,9 @@ impl Compiled {
 
     /// Takes a version's weights into the engine and finds out whether they have any effect.
     pub fn weights(&self, session: &Session, patch: &Patch) -> Result<Weights, Problem> {
-        let values = engine_values(&patch.weights())?;
-        let has_effect =
-            patch.manifest().trainable.is_empty() || self.changes_something(session, &values)?;
+        let weights = patch.weights();
+        let values = engine_values(&weights)?;
+        let has_effect = !may_be_idle(&weights) || self.changes_something(session, &values)?;
         Ok(Weights { values, digest: patch.weights_digest(), has_effect })
     }
 
@@ -179,6 +179,12 @@ impl Attached {
         let outputs = self.program.run_ordered(&fed)?;
         outputs.into_iter().next().ok_or_else(|| missing(&self.site))
     }
+}
+
+/// Whether some trainable tensor is all zeros, as in a fresh adapter, scale or kernel. Without one a patch changes
+/// something, and need not be tried: that would take as long as a run of it.
+fn may_be_idle(weights: &BTreeMap<String, Tensor>) -> bool {
+    weights.values().any(|tensor| tensor.bytes().iter().all(|byte| *byte == 0))
 }
 
 /// Plain tensors as the engine's own.
