@@ -60,7 +60,7 @@ deny *checks:
 lint: web
     cargo fmt --all --check
     cargo clippy --quiet --workspace --all-targets --exclude backstitch-client-wasm -- --deny warnings
-    cargo clippy --quiet {{browser_crate}} --profile wasm -- --deny warnings
+    cargo clippy --quiet {{browser_crate}} --package backstitch-kernels --package backstitch-bench --profile wasm -- --deny warnings
     cd web && npm run --silent lint
 
 # Build the browser's WebAssembly and its bindings.

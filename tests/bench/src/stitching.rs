@@ -102,10 +102,10 @@ impl Stitching {
     pub fn choose(&self, preprocessing: &str, values: &[f32], count: u32) -> Result<u32, JsError> {
         let json = serde_json::from_str(preprocessing).map_err(thrown)?;
         let preprocessing = Preprocessing::from_json(&json).map_err(thrown)?;
-        let preprocessing = preprocessing.ok_or_else(|| thrown("no picture"))?;
-        let shape = self.session.input().1.to_vec();
-        let input = Input::tensor(shape, values.to_vec()).map_err(thrown)?;
-        let prepared = preprocessing.prepare(&input).map_err(thrown)?;
+        let preparation = preprocessing.complete(&[]).map_err(thrown)?;
+        let shape = self.session.input().1;
+        let input = Input::tensor(shape.to_vec(), values.to_vec()).map_err(thrown)?;
+        let prepared = preparation.prepare(&input, shape).map_err(thrown)?;
         let candidates: Vec<Candidate<'_>> = self.versions.iter().map(candidate).collect();
         let limit = CostLimit { ms: Some(20.0), ..CostLimit::default() };
         let mut chosen = 0;
