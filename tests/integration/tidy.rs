@@ -12,7 +12,8 @@ const FILE_LINES: usize = 500;
 
 /// The crates of the workspace and the workspace crates that each may use.
 const DEPENDENCIES: &[(&str, &[&str])] = &[
-    ("onnx", &[]),
+    ("onnx/kernels", &[]),
+    ("onnx", &["backstitch-kernels"]),
     ("server/protocol", &["backstitch-onnx"]),
     ("client-wasm/client", &["backstitch-onnx", "backstitch-protocol"]),
     ("client-wasm/edge", &["backstitch-client", "backstitch-onnx", "backstitch-protocol"]),
