@@ -1,6 +1,6 @@
 //! Groups of nodes for which the engine has an operator of our own. Done last before a model is compiled, and only where
-//! nobody reads what lies between: what `onnxruntime.quantization.quantize_dynamic` writes for a matrix product becomes
-//! one [`product`].
+//! nobody reads what lies between: what `onnxruntime.quantization.quantize_dynamic` writes for matrix products becomes
+//! one [`product`] for all that read the same activations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,10 +24,10 @@ pub(super) fn products(graph: &mut Graph) -> Result<()> {
         return Ok(());
     }
     let gone: BTreeSet<usize> = found.iter().flat_map(|found| found.nodes.clone()).collect();
-    // Each stands where the last of its nodes stood, so that everything it reads comes before it.
+    // Each stands where the first of its nodes stood: the activations come before it, and all else is constant.
     let mut at: BTreeMap<usize, Node> = BTreeMap::new();
     for Replacement { nodes, node, constants } in found {
-        at.extend(nodes.iter().max().map(|last| (*last, node)));
+        at.extend(nodes.iter().min().map(|first| (*first, node)));
         graph.initializers.extend(constants);
     }
     let nodes = std::mem::take(&mut graph.nodes).into_iter().enumerate();
@@ -105,25 +105,37 @@ impl<'a> Product<'a> {
         })
     }
 
-    fn replacement(self, reading: &Reading<'_>) -> Result<Replacement> {
-        let mut constants = Vec::new();
-        let mut constant = |what: &str, tensor: Tensor| {
-            let name = reading.graph.fresh(&format!("{}/{what}", self.output));
-            constants.push((name.clone(), tensor));
+    /// The names of its constants, in the operator's order; those that the graph lacks are added to `more`.
+    fn constants(&self, graph: &Graph, more: &mut Vec<(String, Tensor)>) -> Result<[String; 4]> {
+        let mut add = |what: &str, tensor: Tensor| {
+            let name = graph.fresh(&format!("{}/{what}", self.output));
+            more.push((name.clone(), tensor));
             name
         };
         let zero = match self.zero {
             Some(zero) => zero.to_owned(),
-            None => constant("zero", Tensor::from_bytes(self.weights.1.dtype(), vec![], vec![0])?),
+            None => add("zero", Tensor::from_bytes(self.weights.1.dtype(), vec![], vec![0])?),
         };
         let bias = match self.bias {
             Some(bias) => bias.to_owned(),
-            None => constant("bias", Tensor::vector(&vec![0f32; self.columns])),
+            None => add("bias", Tensor::vector(&vec![0f32; self.columns])),
         };
-        let inputs = [self.activations, self.weights.0, self.scale, &zero, &bias];
-        let node = Node::new(product::NAME, &inputs, &[self.output]);
-        Ok(Replacement { nodes: self.nodes, node, constants })
+        Ok([self.weights.0.to_owned(), self.scale.to_owned(), zero, bias])
     }
+}
+
+/// One node for all products of the same activations.
+fn replacement(graph: &Graph, products: &[Product<'_>]) -> Result<Replacement> {
+    let (mut nodes, mut inputs, mut constants) = (Vec::new(), Vec::new(), Vec::new());
+    inputs.extend(products.first().map(|product| product.activations.to_owned()));
+    for product in products {
+        nodes.extend(&product.nodes);
+        inputs.extend(product.constants(graph, &mut constants)?);
+    }
+    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    let outputs: Vec<&str> = products.iter().map(|product| product.output).collect();
+    let node = Node::new(product::NAME, &inputs, &outputs);
+    Ok(Replacement { nodes, node, constants })
 }
 
 /// A graph with who makes and who reads each tensor.
@@ -140,8 +152,11 @@ impl<'a> Reading<'a> {
 
     fn products(&self) -> Result<Vec<Replacement>> {
         let nodes = self.graph.nodes.iter().enumerate().filter(|(_, n)| n.op == "MatMulInteger");
-        let found = nodes.filter_map(|(index, node)| Product::find(self, index, node));
-        found.map(|product| product.replacement(self)).collect()
+        let mut alike: BTreeMap<&str, Vec<Product<'_>>> = BTreeMap::new();
+        for product in nodes.filter_map(|(index, node)| Product::find(self, index, node)) {
+            alike.entry(product.activations).or_default().push(product);
+        }
+        alike.values().map(|products| replacement(self.graph, products)).collect()
     }
 
     fn constant(&self, name: &str) -> Option<&'a Tensor> {
@@ -247,6 +262,28 @@ mod tests {
                 assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{got}, not {want}");
             }
         }
+    }
+
+    #[test]
+    fn products_of_the_same_activations_share_one_operator() {
+        let mut graph = quantised(1, 1);
+        for node in quantised(1, 1).nodes.into_iter().skip(1) {
+            let again = |name: &String| match name.as_str() {
+                "q" | "s" | "z" | "w" | "w_scale" | "w_zero" | "bias" => name.clone(),
+                name => format!("{name}.2"),
+            };
+            let mut node = node;
+            node.inputs = node.inputs.iter().map(again).collect();
+            node.outputs = node.outputs.iter().map(again).collect();
+            graph.nodes.push(node);
+        }
+        graph.nodes.push(Node::new("Sub", &["y", "y.2"], &["difference"]));
+        graph.outputs[0].name = "difference".to_owned();
+        let mut fused = graph.clone();
+        products(&mut fused).unwrap();
+        let ops: Vec<&str> = fused.nodes.iter().map(|node| node.op.as_str()).collect();
+        assert_eq!(ops, [product::NAME, "Sub"]);
+        assert!(run(graph).iter().all(|difference| *difference == 0.0));
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! An operator of our own: a product of activations, quantised while it runs, with constant 8-bit weights. It stands
-//! for the nodes that `onnxruntime.quantization.quantize_dynamic` writes for a matrix product, and computes what the
-//! specification says of them: `DynamicQuantizeLinear`, then `MatMulInteger` in exact integers, then one
-//! multiplication by both scales, then the bias.
+//! An operator of our own: products of activations, quantised while it runs, with constant 8-bit weights. It stands
+//! for the nodes that `onnxruntime.quantization.quantize_dynamic` writes for matrix products of the same activations,
+//! and computes what the specification says of them: `DynamicQuantizeLinear`, then `MatMulInteger` in exact integers,
+//! then one multiplication by both scales, then the bias.
 
 mod kernel;
+mod levels;
 
 use std::sync::Arc;
 
@@ -11,10 +12,15 @@ use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
 use kernel::Packed;
+use levels::quantise;
 
-/// The operator's name in a graph. Inputs: activations `[…, K]` float32; weights `[K, N]` int8 or uint8, their scale and
-/// zero point, each one number or N; bias of N floats. All but the activations are constants. Output: `[…, N]`.
+/// The operator's name in a graph. Inputs: activations `[…, K]` float32, and for each output weights `[K, N]` int8 or
+/// uint8, their scale and zero point, each one number or N, and a bias of N floats. All but the activations are
+/// constants. Outputs: `[…, N]`.
 pub(super) const NAME: &str = "DynamicProduct";
+
+/// Inputs for each output.
+const CONSTANTS: usize = 4;
 
 /// The longest inner dimension that it takes.
 pub(super) const LONGEST: usize = kernel::LONGEST;
@@ -22,18 +28,24 @@ pub(super) const LONGEST: usize = kernel::LONGEST;
 /// Makes the operator from a node of the graph.
 pub(super) fn build(
     _: &tract_onnx::model::ParsingContext<'_>,
-    _: &NodeProto,
+    node: &NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    Ok((expand(Unpacked), vec![]))
+    Ok((expand(Unpacked { outputs: node.output.len() }), vec![]))
 }
 
 /// The operator before its constants are known.
 #[derive(Clone, Debug)]
-struct Unpacked;
+struct Unpacked {
+    outputs: usize,
+}
 
 impl Expansion for Unpacked {
     fn name(&self) -> StaticName {
         NAME.into()
+    }
+
+    fn nboutputs(&self) -> TractResult<usize> {
+        Ok(self.outputs)
     }
 
     fn rules<'r, 'p: 'r, 's: 'r>(
@@ -42,16 +54,20 @@ impl Expansion for Unpacked {
         inputs: &'p [TensorProxy],
         outputs: &'p [TensorProxy],
     ) -> InferenceResult {
-        check_input_arity(inputs, 5)?;
-        check_output_arity(outputs, 1)?;
-        solver.equals(&outputs[0].datum_type, f32::datum_type())?;
-        solver.given_2(&inputs[0].shape, &inputs[1].shape, move |solver, a, b| {
-            let mut shape = a.clone();
-            if let (Some(last), Some(columns)) = (shape.last_mut(), b.last()) {
-                *last = columns.clone();
-            }
-            solver.equals(&outputs[0].shape, shape)
-        })
+        check_input_arity(inputs, 1 + CONSTANTS * self.outputs)?;
+        check_output_arity(outputs, self.outputs)?;
+        for (index, output) in outputs.iter().enumerate() {
+            solver.equals(&output.datum_type, f32::datum_type())?;
+            let weights = &inputs[1 + CONSTANTS * index];
+            solver.given_2(&inputs[0].shape, &weights.shape, move |solver, a, b| {
+                let mut shape = a.clone();
+                if let (Some(last), Some(columns)) = (shape.last_mut(), b.last()) {
+                    *last = columns.clone();
+                }
+                solver.equals(&output.shape, shape)
+            })?;
+        }
+        Ok(())
     }
 
     fn wire(
@@ -60,19 +76,25 @@ impl Expansion for Unpacked {
         model: &mut TypedModel,
         inputs: &[OutletId],
     ) -> TractResult<TVec<OutletId>> {
-        let constant = |index: usize| -> TractResult<Arc<Tensor>> {
-            let constant = model.outlet_fact(inputs[index])?.konst.clone();
-            constant.with_context(|| format!("{prefix}: the input {index} is no constant"))
+        let constant = |outlet: &OutletId| -> TractResult<Arc<Tensor>> {
+            let constant = model.outlet_fact(*outlet)?.konst.clone();
+            constant.with_context(|| format!("{prefix}: {outlet:?} is no constant"))
         };
-        let op =
-            DynamicProduct::new(&*constant(1)?, &*constant(2)?, &*constant(3)?, &*constant(4)?)?;
-        model.wire_node(prefix, op, &inputs[..1])
+        let mut products = Vec::with_capacity(self.outputs);
+        for constants in inputs[1..].chunks_exact(CONSTANTS) {
+            let all = constants.iter().map(constant).collect::<TractResult<Vec<_>>>()?;
+            let [levels, scale, zero, bias] = all.as_slice() else {
+                bail!("{prefix}: {} constants", all.len())
+            };
+            products.push(Weights::new(levels, scale, zero, bias)?);
+        }
+        model.wire_node(prefix, DynamicProduct(Arc::new(products)), &inputs[..1])
     }
 }
 
 /// The operator with packed weights.
 #[derive(Clone, Debug)]
-struct DynamicProduct(Arc<Weights>);
+struct DynamicProduct(Arc<Vec<Weights>>);
 
 #[derive(Debug)]
 struct Weights {
@@ -82,7 +104,7 @@ struct Weights {
     bias: Vec<f32>,
 }
 
-impl DynamicProduct {
+impl Weights {
     fn new(levels: &Tensor, scale: &Tensor, zero: &Tensor, bias: &Tensor) -> TractResult<Self> {
         let &[inner, columns] = levels.shape() else {
             bail!("weights of shape {:?}", levels.shape())
@@ -99,7 +121,7 @@ impl DynamicProduct {
         let packed = Packed::new(inner, columns, |k, n| levels[k * columns + n] - zeros[n]);
         let (scales, bias) = (spread(floats(scale)?, columns)?, floats(bias)?);
         ensure!(bias.len() == columns, "{} biases for {columns} columns", bias.len());
-        Ok(Self(Arc::new(Weights { packed, scales, bias })))
+        Ok(Self { packed, scales, bias })
     }
 }
 
@@ -132,26 +154,35 @@ impl EvalOp for DynamicProduct {
     op_out_of_plan!();
 
     fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
-        let Weights { packed, scales, bias } = &*self.0;
         let input = args_1!(inputs);
-        let mut shape: TVec<usize> = input.shape().into();
+        let inner = self.0.first().map_or(0, |weights| weights.packed.inner());
+        let last = input.shape().last().copied().unwrap_or_default();
+        ensure!(last == inner, "{last} activations for {inner} rows");
+        let (levels, scale) = quantise(input.try_as_plain_ram()?.as_slice::<f32>()?);
+        let rows = kernel::pack_rows(inner, &levels);
+        self.0.iter().map(|weights| weights.product(&rows, scale, input.shape())).collect()
+    }
+}
+
+impl Weights {
+    /// The product of packed rows, of which one level is worth `scale`; `shape` is that of the activations.
+    fn product(&self, rows: &[i32], scale: f32, shape: &[usize]) -> TractResult<TValue> {
+        let Self { packed, scales, bias } = self;
+        let mut shape: TVec<usize> = shape.into();
         if let Some(last) = shape.last_mut() {
-            ensure!(*last == packed.inner(), "{last} activations for {} rows", packed.inner());
             *last = packed.columns();
         }
-        let (levels, scale) = quantise(input.try_as_plain_ram()?.as_slice::<f32>()?);
-        let rows = kernel::pack_rows(packed.inner(), &levels);
         let mut output = Tensor::zero::<f32>(&shape)?;
         let mut plain = output.try_as_plain_ram_mut()?;
         let values = plain.as_slice_mut::<f32>()?;
-        packed.multiply(&rows, |row, column, sums| {
+        packed.multiply(rows, |row, column, sums| {
             let made = values[row * packed.columns() + column..].iter_mut();
             let columns = scales[column..].iter().zip(&bias[column..]);
             for ((made, sum), (scales, bias)) in made.zip(sums).zip(columns) {
                 *made = *sum as f32 * (scale * scales) + bias;
             }
         });
-        Ok(tvec![output.into_tvalue()])
+        Ok(output.into_tvalue())
     }
 }
 
@@ -159,45 +190,18 @@ impl TypedOp for DynamicProduct {
     as_op!();
 
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
-        let mut shape = inputs[0].shape.to_tvec();
-        if let Some(last) = shape.last_mut() {
-            *last = self.0.packed.columns().to_dim();
-        }
-        Ok(tvec![f32::fact(shape)])
+        let facts = self.0.iter().map(|weights| {
+            let mut shape = inputs[0].shape.to_tvec();
+            if let Some(last) = shape.last_mut() {
+                *last = weights.packed.columns().to_dim();
+            }
+            f32::fact(shape)
+        });
+        Ok(facts.collect())
     }
 
     fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
-        let columns = self.0.packed.columns();
+        let columns: usize = self.0.iter().map(|weights| weights.packed.columns()).sum();
         Ok(tvec![(Cost::FMA(i8::datum_type()), inputs[0].shape.volume() * columns)])
-    }
-}
-
-/// `DynamicQuantizeLinear`, with the zero point subtracted again: levels within ±255, and what one level is worth.
-fn quantise(values: &[f32]) -> (Vec<i16>, f32) {
-    let least = values.iter().fold(0f32, |least, value| value.min(least));
-    let most = values.iter().fold(0f32, |most, value| value.max(most));
-    // Where everything is 0, any scale will do.
-    let scale = if most > least { (most - least) / 255.0 } else { 1.0 };
-    let zero = (-least / scale).round_ties_even().clamp(0.0, 255.0);
-    let level = |value: &f32| ((value / scale).round_ties_even().clamp(-zero, 255.0 - zero)) as i16;
-    (values.iter().map(level).collect(), scale)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn levels_follow_the_specification() {
-        // The example of the operator's own documentation: scale 0.019607844, zero point 153.
-        let (levels, scale) = quantise(&[0.0, 2.0, -3.0, -2.5, 1.34, 0.5]);
-        assert_eq!(scale, 5.0 / 255.0);
-        let shifted: Vec<i16> = levels.iter().map(|level| level + 153).collect();
-        assert_eq!(shifted, [153, 255, 0, 26, 221, 179]);
-    }
-
-    #[test]
-    fn nothing_but_zeros_stays_zero() {
-        assert_eq!(quantise(&[0.0; 3]), (vec![0; 3], 1.0));
     }
 }
