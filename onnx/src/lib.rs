@@ -19,6 +19,7 @@ pub mod engine;
 pub mod graph;
 pub mod model;
 pub mod patch;
+pub mod probe;
 pub mod stitch;
 
 pub use engine::{Dims, Program, Shapes, Value};

@@ -254,6 +254,7 @@ mod tests {
                 output: "logits".to_owned(),
                 labels: vec![],
                 preprocessing: serde_json::Value::Null,
+                probes: vec![],
             },
             patches: vec![],
             tasks: vec![],

@@ -21,6 +21,7 @@ pub mod overlap;
 pub mod personal;
 pub mod port;
 pub mod preprocessing;
+pub mod probe;
 pub mod random;
 pub mod report;
 pub mod selection;

@@ -16,6 +16,7 @@ use backstitch_protocol::problem::Code;
 use crate::catalog::{Address, blob};
 use crate::port::Port;
 use crate::preprocessing::{Preparation, Preprocessing};
+use crate::probe::Probes;
 use crate::session::{Compiled, Session, Stitched, Weights};
 use crate::workshop::Workshop;
 
@@ -111,6 +112,8 @@ pub struct Library {
     pub preparation: Preparation,
     /// The primary.
     pub session: Arc<Session>,
+    /// What is asked of the primary's own activations before patches are chosen.
+    pub probes: Probes,
     /// All versions in reach.
     pub versions: BTreeMap<(Name, u32), Arc<Version>>,
     /// Versions that do not fit; the library works without them.
@@ -141,6 +144,13 @@ impl Library {
             None => Vec::new(),
         };
         let preparation = preprocessing.complete(&vocabulary)?;
+        let mut probes = Vec::new();
+        for entry in &catalog.primary.probes {
+            probes.push((
+                entry.clone(),
+                loader.fetch("primary", entry.name.as_str(), &entry.model).await?,
+            ));
+        }
         let mut parts = Vec::new();
         let mut broken = Vec::new();
         for entry in &catalog.patches {
@@ -154,8 +164,10 @@ impl Library {
         }
         loading("compile", catalog.library.as_str(), loader.done, loader.total);
         let primary = &catalog.primary;
-        let sites = fitting_sites(&file, &parts, &mut broken, before)?;
+        let probed = primary.probes.iter().map(|probe| probe.site.as_str());
+        let sites = fitting_sites(&file, probed, &parts, &mut broken, before)?;
         let session = workshop.session(&file, &primary.input, &primary.output, &sites)?;
+        let probes = Probes::compile(&session, &probes)?;
         let mut versions = BTreeMap::new();
         for part in parts {
             let (name, number) = (part.name.clone(), part.number);
@@ -167,7 +179,7 @@ impl Library {
                 Err(problem) => broken.push(Broken { name, number, problem }),
             }
         }
-        Ok(Self { catalog, preparation, session, versions, broken })
+        Ok(Self { catalog, preparation, session, probes, versions, broken })
     }
 
     /// Names of the patches, in stitching order.
@@ -269,11 +281,12 @@ impl Parts {
     }
 }
 
-/// Where to cut: at every tensor that a patch of this library uses. Patches that name a tensor which the primary
+/// Where to cut: at every tensor that a patch or a probe of this library uses. Patches that name a tensor which the primary
 /// does not have are broken and cut nothing. The cut stays as it was while it covers all sites, so that an
 /// experiment's end compiles nothing.
-fn fitting_sites(
+fn fitting_sites<'a>(
     file: &[u8],
+    probed: impl Iterator<Item = &'a str>,
     parts: &[Parts],
     broken: &mut Vec<Broken>,
     before: Option<&Library>,
@@ -288,7 +301,7 @@ fn fitting_sites(
             &decoded
         }
     };
-    let mut sites = BTreeSet::new();
+    let mut sites: BTreeSet<String> = probed.map(str::to_owned).collect();
     for part in parts {
         match part.sites().find(|site| !primary.graph.has_tensor(site)) {
             None => sites.extend(part.sites().map(str::to_owned)),
@@ -334,6 +347,7 @@ impl<'a, P: Port> Loader<'a, P> {
         let total = files
             .flatten()
             .chain(vocabulary)
+            .chain(catalog.primary.probes.iter().map(|probe| &probe.model))
             .map(|blob| blob.bytes)
             .fold(catalog.primary.model.bytes, u64::saturating_add);
         Self { port, address, loading, done: 0, total }

@@ -36,6 +36,23 @@ pub struct PrimaryEntry {
     pub labels: Vec<String>,
     /// How raw input becomes the tensor, such as `{"width":28,"height":28,"channels":1,"scale":0.00392}`.
     pub preprocessing: serde_json::Value,
+    /// Small models that read the primary's own activations and add features before patches are chosen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbeEntry>,
+}
+
+/// A learned probe: features from an activation of the unpatched primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeEntry {
+    /// The probe's name.
+    pub name: Name,
+    /// The tensor of the primary that it reads.
+    pub site: String,
+    /// The ONNX file: one input of the site's shape, one float32 output with a number for each feature.
+    pub model: Blob,
+    /// Names of the features, in the output's order; each begins with `probe.`.
+    pub features: Vec<String>,
 }
 
 /// One version of one patch.

@@ -9,6 +9,7 @@ mod measure;
 mod pack;
 mod pictures;
 mod primary;
+mod probed;
 mod progress;
 mod statistics;
 mod train;

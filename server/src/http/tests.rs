@@ -141,6 +141,19 @@ fn is(answer: &(u16, Value), code: Code) -> bool {
 }
 
 #[tokio::test]
+async fn a_probe_is_a_file_that_the_catalog_vouches_for() {
+    // Any model of one input and one output is a probe: here the primary itself, at its own input.
+    let features = json!(["probe.a", "probe.b", "probe.c"]);
+    let probe =
+        json!({ "name": "self", "site": "x", "file": "primary.onnx", "features": features });
+    let bench = Bench::with(2, |library| library["primary"]["probes"] = json!([probe])).await;
+    let catalog = bench.catalog().await;
+    let probe = &catalog.primary.probes[0];
+    assert_eq!((probe.site.as_str(), &probe.model), ("x", &catalog.primary.model));
+    assert_eq!(probe.features.len(), 3);
+}
+
+#[tokio::test]
 async fn a_catalog_is_signed_cached_and_complete() {
     let bench = Bench::new(2).await;
     let catalog = bench.catalog().await;

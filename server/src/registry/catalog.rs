@@ -5,7 +5,9 @@ use std::sync::{Arc, RwLock, RwLockReadGuard};
 
 use axum::body::Bytes;
 use backstitch_onnx::Digest;
-use backstitch_protocol::catalog::{Blob, Catalog, PatchEntry, PrimaryEntry, TaskEntry};
+use backstitch_protocol::catalog::{
+    Blob, Catalog, PatchEntry, PrimaryEntry, ProbeEntry, TaskEntry,
+};
 use backstitch_protocol::id::Name;
 use backstitch_protocol::privacy::RhoQuanta;
 use backstitch_protocol::token::TokenKey;
@@ -14,7 +16,7 @@ use sqlx::Row as _;
 use tokio::sync::broadcast;
 
 use super::alias;
-use super::descriptor::LibraryDescriptor;
+use super::descriptor::{LibraryDescriptor, ProbeDescriptor};
 use super::key::{Keys, Signer};
 use super::version::{self, PatchVersion};
 use crate::clock::Clock;
@@ -243,12 +245,22 @@ async fn build(
             output: descriptor.primary.output.clone(),
             labels: descriptor.primary.labels.clone(),
             preprocessing: descriptor.primary.preprocessing.clone(),
+            probes: descriptor.primary.probes.iter().filter_map(probe_entry).collect(),
         },
         patches: patches(&mut *connection, &descriptor, &pinned).await?,
         tasks: tasks(&mut *connection, &descriptor, token_key, now).await?,
         experiments,
         ledger: privacy::catalog_head(&mut *connection, library).await?,
         samples: samples.map(|digest| blob(digest, row.get("samples_bytes"))).transpose()?,
+    })
+}
+
+fn probe_entry(probe: &ProbeDescriptor) -> Option<ProbeEntry> {
+    Some(ProbeEntry {
+        name: probe.name.clone(),
+        site: probe.site.clone(),
+        model: probe.stored.clone()?,
+        features: probe.features.clone(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! `library.json`: what a library consists of, and the tasks that train its patches.
 
 use backstitch_protocol::Problem;
+use backstitch_protocol::catalog::Blob;
 use backstitch_protocol::id::Name;
 use backstitch_protocol::measure::{self, Measure};
 use backstitch_protocol::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier};
@@ -52,6 +53,46 @@ pub struct PrimaryDescriptor {
     /// How raw input becomes the tensor. A value `{"file": path}` names a file of the library.
     #[serde(default)]
     pub preprocessing: serde_json::Value,
+    /// Small models that read the primary's own activations and add features before patches are chosen.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probes: Vec<ProbeDescriptor>,
+}
+
+/// A learned probe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeDescriptor {
+    /// The probe's name.
+    pub name: Name,
+    /// The tensor of the primary that it reads.
+    pub site: String,
+    /// The ONNX file, within the library.
+    pub file: String,
+    /// Names of the features, in the order of the probe's output; each begins with `probe.`.
+    pub features: Vec<String>,
+    /// What an import made of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored: Option<Blob>,
+}
+
+impl ProbeDescriptor {
+    /// Checks the names; `taken` are the features of the probes before it.
+    fn check(&self, taken: &mut Vec<String>) -> Result<()> {
+        let named = |feature: &&String| feature.len() > 6 && feature.starts_with("probe.");
+        if self.features.is_empty() || !self.features.iter().all(|feature| named(&feature)) {
+            return Err(invalid(format!(
+                "the features {:?} of probe {} are not names that begin with `probe.`",
+                self.features, self.name
+            )));
+        }
+        for feature in &self.features {
+            if taken.contains(feature) {
+                return Err(invalid(format!("two probes make the feature `{feature}`")));
+            }
+            taken.push(feature.clone());
+        }
+        Ok(())
+    }
 }
 
 /// One federated task.
@@ -155,6 +196,10 @@ impl LibraryDescriptor {
             )));
         }
         unique("patch", &self.patches)?;
+        let probes = &self.primary.probes;
+        unique("probe", &probes.iter().map(|probe| probe.name.clone()).collect::<Vec<_>>())?;
+        let mut features = Vec::new();
+        probes.iter().try_for_each(|probe| probe.check(&mut features))?;
         unique("task", &self.tasks.iter().map(|t| t.name.clone()).collect::<Vec<_>>())?;
         self.tasks.iter().try_for_each(|task| task.check(&self.patches))?;
         // Two tasks would move the same champion under each other's rounds.
@@ -279,6 +324,20 @@ mod tests {
                           "max_participations": 4, "period_days": 30, "min_separation": 1, "epsilon": 4.0, "delta": 1e-6,
                           "server_learning_rate": 1.0, "server_momentum": 0.5 } ] }"#
             .to_owned()
+    }
+
+    #[test]
+    fn probes_make_features_of_their_own_names() {
+        let with = |features: &str| {
+            let probe = r#"{ "name": "p", "site": "x", "file": "p.onnx", "features": FEATURES }"#;
+            let probes =
+                format!(r#""output": "y", "probes": [{}]"#, probe.replace("FEATURES", features));
+            LibraryDescriptor::from_bytes(text().replace(r#""output": "y""#, &probes).as_bytes())
+        };
+        assert!(with(r#"["probe.a", "probe.b"]"#).is_ok());
+        for odd in ["[]", r#"["image.noise"]"#, r#"["probe."]"#, r#"["probe.a", "probe.a"]"#] {
+            assert!(with(odd).unwrap_err().is(Code::RequestInvalid), "{odd}");
+        }
     }
 
     #[test]

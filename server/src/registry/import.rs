@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use backstitch_onnx::patch::{self, Patch};
-use backstitch_onnx::{Digest, Model, engine};
+use backstitch_onnx::{Digest, Model, engine, probe};
 use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::Blob;
 use backstitch_protocol::contribution::MAX_PARAMETERS;
@@ -88,6 +88,13 @@ async fn read(blobs: &Blobs, source: &Source, now: u64) -> Result<Checked> {
         }
     }
     put_files(blobs, source, &mut descriptor.primary.preprocessing).await?;
+    for entry in &mut descriptor.primary.probes {
+        let bytes = source.read(&entry.file)?.into_owned();
+        let site = shapes.get(&entry.site).map(|(_, shape)| shape.as_slice());
+        probe::check(&bytes, site, entry.features.len())
+            .map_err(|e| e.context(format!("probe {} at `{}`", entry.name, entry.site)))?;
+        entry.stored = Some(put(blobs, bytes).await?);
+    }
     let samples = match &descriptor.samples {
         Some(path) => Some(put(blobs, source.read(path)?.into_owned()).await?),
         None => None,

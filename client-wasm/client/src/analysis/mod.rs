@@ -91,6 +91,8 @@ pub fn reference() -> String {
     let mut text = "# Features\n\nWhat the client measures on an input before it selects patches. A selector's \
         `requires` and `gain` name these. Written by `cargo run -p backstitch-client --example features`.\n"
         .to_owned();
+    text += "\nA library may add features of its own, named `probe.…`: small models that read one of the primary's own \
+        activations, declared as `probes` in its `library.json` ([PATCHES.md](PATCHES.md)).\n";
     for modality in ["image", "text", "series"] {
         text += &format!("\n## {modality}\n\n| feature | unit | range | meaning | source |\n");
         text += "| --- | --- | --- | --- | --- |\n";

@@ -7,6 +7,7 @@ mod adapt;
 mod admission;
 mod contribute;
 mod describe;
+mod estimate;
 mod feedback;
 mod learn;
 mod open;

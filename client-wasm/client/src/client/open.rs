@@ -96,7 +96,7 @@ impl<P: Port> Client<P> {
             cost.declare(&segment.name, segment.macs);
         }
         for slot in &live.slots {
-            cost.declare(&super::run::stage_of(&slot.shared), slot.shared.compiled.macs);
+            cost.declare(&super::estimate::stage_of(&slot.shared), slot.shared.compiled.macs);
         }
     }
 }

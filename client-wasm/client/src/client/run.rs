@@ -6,9 +6,10 @@ use backstitch_onnx::Value;
 use backstitch_protocol::Problem;
 use backstitch_protocol::id::VersionId;
 
+use super::estimate::{added_ms, primary_ms, stage_of};
 use super::{Adapted, Cancelled, Client, Slot, check_cancelled};
 use crate::analysis::{FeatureVector, analyse};
-use crate::cost::{CostModel, Estimate};
+use crate::cost::Estimate;
 use crate::input::Input;
 use crate::library::{Library, Version};
 use crate::overlap::beside;
@@ -56,8 +57,8 @@ pub struct Pending {
     live: Arc<Adapted>,
     began: f64,
     prepared: Prepared,
-    input: Value,
-    started: Option<Reusable>,
+    pub(super) input: Value,
+    pub(super) started: Option<Reusable>,
     features: Option<FeatureVector>,
     overlapped: bool,
     stages: Vec<Stage>,
@@ -188,8 +189,9 @@ impl<P: Port> Client<P> {
         let Pending { live, began, prepared, input, started, features, overlapped, mut stages } =
             pending;
         let clock = || self.port.now_ms();
-        let features = features.unwrap_or_else(|| self.analyse_here(&prepared, &mut stages));
+        let mut features = features.unwrap_or_else(|| self.analyse_here(&prepared, &mut stages));
         let session = &live.library.session;
+        let started = self.probe(&live.library, &input, started, &mut features, &mut stages)?;
         let limit = within(options.limit.unwrap_or(self.limit), options.deadline_ms);
         let select_began = clock();
         let offered: Vec<Offered<'_>> =
@@ -227,6 +229,12 @@ impl<P: Port> Client<P> {
         let chosen: Vec<&Offered<'_>> = selection.chosen().map(|index| &offered[index]).collect();
         self.observe(&live, &chosen, &ran, base.as_ref(), overlapped);
         stages.extend(ran.stages.iter().cloned());
+        if !live.library.probes.is_empty() && base.is_none() {
+            let again = reusable.as_ref().map_or(0.0, |r| r.ms_beyond(&ran.reused));
+            if let Some(probe) = stages.iter_mut().find(|stage| stage.name == "probe") {
+                probe.ms += again;
+            }
+        }
         let total_ms = stages.iter().map(|stage| stage.ms).sum();
         stages.extend(base.is_some().then(|| Stage { name: "base".to_owned(), ms: base_ms }));
         let cost = RunCost {
@@ -242,6 +250,27 @@ impl<P: Port> Client<P> {
         let version = live.version_id(chosen.iter().map(|o| &**o.version));
         let candidates = considered(&offered, selection, &costs);
         Answered { ran, base, features, used, version, candidates, cost, graph }.report(&live)
+    }
+
+    /// Asks the library's probes, where it has any.
+    fn probe(
+        &self,
+        library: &Library,
+        input: &Value,
+        started: Option<Reusable>,
+        features: &mut FeatureVector,
+        stages: &mut Vec<Stage>,
+    ) -> Result<Option<Reusable>, Problem> {
+        if library.probes.is_empty() {
+            return Ok(started);
+        }
+        let clock = || self.port.now_ms();
+        let (began, before) = (clock(), started.as_ref().map_or(0.0, Reusable::ms));
+        let reached = library.probes.read(&library.session, input, started, features, &clock)?;
+        // What the primary itself took stands among its own stages, if it is of use there.
+        let ms = clock() - began - (reached.ms() - before).max(0.0);
+        stages.push(Stage { name: "probe".to_owned(), ms: ms.max(0.0) });
+        Ok(Some(reached))
     }
 
     /// When the answer is due, and what this device has taken for each part so far.
@@ -390,32 +419,8 @@ impl<'a> Offered<'a> {
     }
 }
 
-/// What the cost model calls a patch: versions of one graph cost the same.
-pub(super) fn stage_of(version: &Version) -> String {
-    format!("patch:{}@{}", version.name, &version.patch.graph_digest().hex()[..8])
-}
-
 pub(super) fn prepare(library: &Library, input: &Input) -> Result<Prepared, Problem> {
     library.preparation.prepare(input, library.session.input().1)
-}
-
-fn primary_ms(cost: &CostModel, library: &Library) -> f64 {
-    library.session.segments().iter().map(|segment| cost.estimate(&segment.name).ms).sum()
-}
-
-/// What a patch adds to a run of the primary: its own time, less that of segments that it makes needless.
-fn added_ms(cost: &CostModel, library: &Library, version: &Version) -> Result<Estimate, Problem> {
-    let mut estimate = cost.estimate(&stage_of(version));
-    if !version.replaces.is_empty() {
-        let session = &library.session;
-        let plan = Plan::of(session, &[&version.compiled])?;
-        let spared = plan
-            .skipped(session)
-            .into_iter()
-            .map(|s| cost.estimate(&session.segments()[s].name).ms);
-        estimate.ms -= spared.sum::<f64>();
-    }
-    Ok(estimate)
 }
 
 fn considered(

@@ -8,7 +8,8 @@ use backstitch_onnx::Digest;
 use backstitch_onnx::patch::Patch;
 use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::{
-    ArmEntry, Blob, Catalog, ExperimentEntry, LedgerHead, PatchEntry, PrimaryEntry, TaskEntry,
+    ArmEntry, Blob, Catalog, ExperimentEntry, LedgerHead, PatchEntry, PrimaryEntry, ProbeEntry,
+    TaskEntry,
 };
 use backstitch_protocol::contribution::Contribution;
 use backstitch_protocol::experiment::Report;
@@ -26,6 +27,7 @@ use crate::port::{Method, Request, Response};
 use crate::random::SplitMix;
 use crate::report::InUse;
 use crate::selection::{Choice, ReasonCode};
+use crate::session::Plan;
 use crate::test_library::{Fashion, Library};
 
 const URL: &str = "https://host/v1/libraries/fashion";
@@ -76,6 +78,7 @@ impl Server {
             output: "logits".to_owned(),
             labels: (0..10).map(|i| format!("label {i}")).collect(),
             preprocessing: serde_json::json!({"width": 28, "height": 28, "channels": 1}),
+            probes: vec![],
         };
         let catalog = Catalog {
             format: 1,
@@ -309,6 +312,73 @@ fn an_input_is_analysed_stitched_and_explained() {
         result.graph.active
     );
     assert!(result.graph.active.contains(&"patch:noise-reduction".to_owned()));
+}
+
+/// A probe at the pooled features, or at another tensor: their mean.
+fn probe(server: &Rc<RefCell<Server>>, site: &str, features: &[&str]) {
+    use backstitch_onnx::{DType, Graph, Model, Node, ValueInfo};
+    let open = |name: &str| ValueInfo { name: name.to_owned(), dtype: DType::F32, shape: None };
+    let graph = Graph {
+        nodes: vec![Node::new("ReduceMean", &["x"], &["y"])],
+        inputs: vec![open("x")],
+        outputs: vec![open("y")],
+        ..Graph::default()
+    };
+    let mut server = server.borrow_mut();
+    let model = server.blob(&Model { opset: 13, graph }.to_bytes());
+    server.catalog.primary.probes.push(ProbeEntry {
+        name: name("level"),
+        site: site.to_owned(),
+        model,
+        features: features.iter().map(|feature| (*feature).to_owned()).collect(),
+    });
+}
+
+#[test]
+fn a_probe_adds_features_of_the_unpatched_primary_and_changes_no_answer() {
+    let server = Server::new();
+    let plain = open(&device(&server, 1));
+    probe(&server, "logits", &["probe.level"]);
+    let probed = open(&device(&server, 1));
+    for (noise, choice) in [(0.0, Choice::Auto), (0.9, Choice::Auto), (0.9, Choice::None)] {
+        let input = picture(1, noise);
+        let (without, with) = (run(&plain, &input, choice.clone()), run(&probed, &input, choice));
+        assert_eq!((&with.output, &with.patches), (&without.output, &without.patches));
+        let base = with.base_output.unwrap();
+        let mean = base.iter().map(|v| f64::from(*v)).sum::<f64>() / base.len() as f64;
+        assert!((with.features.value("probe.level").unwrap() - mean).abs() < 1e-5);
+        assert!(with.cost.stages.iter().any(|stage| stage.name == "probe"));
+        assert_eq!(without.features.value("probe.level"), None);
+    }
+}
+
+#[test]
+fn what_ran_for_a_probe_is_not_run_again_for_the_answer() {
+    let server = Server::new();
+    probe(&server, "logits", &["probe.level"]);
+    let client = open(&device(&server, 1));
+    let mut pending = client.begin(&picture(1, 0.0)).unwrap();
+    let live = client.live();
+    let mut features = client.analyse(&picture(1, 0.0)).unwrap();
+    let (session, probes) = (&live.library.session, &live.library.probes);
+    let started = pending.started.take();
+    let read = probes.read(session, &pending.input, started, &mut features, &|| 0.0).unwrap();
+    let ran = session
+        .run(&Plan::of(session, &[]).unwrap(), &[], &pending.input, Some(&read), &|| 0.0)
+        .unwrap();
+    assert_eq!(ran.reused.len(), session.segments().len());
+}
+
+#[test]
+fn a_probe_that_does_not_fit_is_an_invalid_catalog() {
+    for (site, features) in [("nowhere", vec!["probe.a"]), ("logits", vec!["probe.a", "probe.b"])] {
+        let server = Server::new();
+        probe(&server, site, &features);
+        let options = Options { workshop: workshop(), ..Options::default() };
+        let opened = block_on(Client::open(device(&server, 1), URL, options, &|_| {}, &|| false));
+        let problem = opened.err().unwrap();
+        assert!(problem.to_string().contains(site), "{problem}");
+    }
 }
 
 #[test]

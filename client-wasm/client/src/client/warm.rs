@@ -4,7 +4,7 @@ use backstitch_onnx::Value;
 use backstitch_protocol::Problem;
 
 use super::Client;
-use super::run::stage_of;
+use super::estimate::stage_of;
 use crate::port::Port;
 use crate::random::SplitMix;
 use crate::session::Plan;

@@ -46,21 +46,54 @@ impl<'a> Plan<'a> {
                 return Err(mismatch(format!("two patches replace `{site}`")));
             }
         }
-        let mut makers = BTreeMap::new();
-        for (index, segment) in session.segments.iter().enumerate() {
-            makers.extend(segment.outputs.iter().map(|name| (name.as_str(), index)));
-        }
-        let mut walk = Walk {
-            session,
-            patches,
-            actions: &actions,
-            makers,
-            done: BTreeMap::new(),
-            steps: Vec::new(),
-        };
+        let mut walk = Walk::new(session, patches, &actions);
         walk.tensor(&session.output)?;
         let steps = walk.steps;
         Ok(Self { steps, actions })
+    }
+
+    /// Plans a run of the unpatched primary as far as these tensors. Fails with `unknown_tensor` where one is neither
+    /// the input nor made by a segment.
+    pub fn to(session: &'a Session, tensors: &[&str]) -> Result<Self, Problem> {
+        let actions = BTreeMap::new();
+        let mut walk = Walk::new(session, &[], &actions);
+        for tensor in tensors.iter().filter(|tensor| **tensor != session.input) {
+            let made = walk.makers.get_key_value(*tensor).map(|(name, _)| *name);
+            walk.tensor(made.ok_or_else(|| {
+                let detail = format!("no segment of the primary makes `{tensor}`");
+                let code = backstitch_onnx::Code::UnknownTensor;
+                Problem::from(backstitch_onnx::Error::new(code, detail))
+            })?)?;
+        }
+        let steps = walk.steps;
+        Ok(Self { steps, actions: BTreeMap::new() })
+    }
+
+    /// The segments that run.
+    pub fn segments(&self) -> BTreeSet<usize> {
+        let index = |step: &Step<'_>| match step {
+            Step::Segment(index) => Some(*index),
+            Step::Site(_) => None,
+        };
+        self.steps.iter().filter_map(index).collect()
+    }
+
+    /// Segments that read something that a patch changes, directly or through other segments.
+    pub fn changed(&self, session: &Session) -> BTreeSet<usize> {
+        let (mut tensors, mut changed) = (BTreeSet::new(), BTreeSet::new());
+        for step in &self.steps {
+            match step {
+                Step::Site(site) => drop(tensors.insert(*site)),
+                Step::Segment(index) => {
+                    let segment = &session.segments[*index];
+                    if segment.inputs.iter().any(|name| tensors.contains(name.as_str())) {
+                        tensors.extend(segment.outputs.iter().map(String::as_str));
+                        changed.insert(*index);
+                    }
+                }
+            }
+        }
+        changed
     }
 
     /// Segments that do not run.
@@ -80,7 +113,19 @@ struct Walk<'a, 'b> {
     steps: Vec<Step<'a>>,
 }
 
-impl<'a> Walk<'a, '_> {
+impl<'a, 'b> Walk<'a, 'b> {
+    fn new(
+        session: &'a Session,
+        patches: &'b [&'a Compiled],
+        actions: &'b BTreeMap<&'a str, Vec<(usize, usize)>>,
+    ) -> Self {
+        let mut makers = BTreeMap::new();
+        for (index, segment) in session.segments.iter().enumerate() {
+            makers.extend(segment.outputs.iter().map(|name| (name.as_str(), index)));
+        }
+        Self { session, patches, actions, makers, done: BTreeMap::new(), steps: Vec::new() }
+    }
+
     /// The final value of a tensor.
     fn tensor(&mut self, name: &'a str) -> Result<(), Problem> {
         let Some(attached) = self.actions.get(name) else { return self.unpatched(name) };

@@ -42,6 +42,17 @@ impl Reusable {
     pub fn ms(&self) -> f64 {
         self.ms.values().sum()
     }
+
+    /// Milliseconds of the segments that have run and are not among these.
+    pub fn ms_beyond(&self, reused: &BTreeSet<usize>) -> f64 {
+        let others = self.ms.iter().filter(|(index, _)| !reused.contains(index));
+        others.map(|(_, ms)| ms).sum()
+    }
+
+    /// A tensor, where it has been computed.
+    pub fn tensor(&self, name: &str) -> Option<&Value> {
+        self.live.get(name)
+    }
 }
 
 /// The outcome of a run.
@@ -94,13 +105,23 @@ impl Session {
     ) -> Result<(Ran, Reusable), Problem> {
         let plan = Plan::of(self, &[])?;
         let ran = self.run(&plan, &[], input, started.as_ref(), clock)?;
-        let segments = plan.steps.iter().filter_map(|step| match step {
-            Step::Segment(index) => Some(*index),
-            Step::Site(_) => None,
-        });
-        let ms = segments.zip(&ran.stages).map(|(index, stage)| (index, stage.ms)).collect();
-        let reusable = Reusable { live: ran.live.clone(), ms };
+        let reusable = Reusable { live: ran.live.clone(), ms: times(&plan, &ran.stages) };
         Ok((ran, reusable))
+    }
+
+    /// Runs the unpatched primary as far as these tensors, and keeps everything for a patched run on the same input.
+    pub fn reach(
+        &self,
+        tensors: &[&str],
+        input: &Value,
+        started: Option<Reusable>,
+        clock: &dyn Fn() -> f64,
+    ) -> Result<Reusable, Problem> {
+        let plan = Plan::to(self, tensors)?;
+        let mut running = self.walk(&plan, &[], input, started.as_ref(), None);
+        while running.step(clock)? {}
+        let Running { live, stages, .. } = running;
+        Ok(Reusable { ms: times(&plan, &stages), live })
     }
 
     /// Runs a plan. `patches` are those that the plan was made of, in the same order.
@@ -142,6 +163,18 @@ impl Session {
             dropped: BTreeSet::new(),
         }
     }
+}
+
+/// What each segment of an unpatched run took.
+fn times(plan: &Plan<'_>, stages: &[Stage]) -> BTreeMap<usize, f64> {
+    plan.steps
+        .iter()
+        .filter_map(|step| match step {
+            Step::Segment(index) => Some(*index),
+            Step::Site(_) => None,
+        })
+        .zip(stages.iter().map(|stage| stage.ms))
+        .collect()
 }
 
 /// A run between two steps.

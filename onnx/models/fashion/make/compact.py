@@ -16,7 +16,8 @@ BATCH = 128
 PEAK_LEARNING_RATE = 0.12
 WEIGHT_DECAY = 3e-4
 TEMPERATURE = 3.0
-MEAN_COST = 0.55  # of the complete model's multiply-accumulates, over the pool
+MEAN_COST = 0.55  # of the complete model's multiply-accumulates, over the pool; the compact model always runs
+SITE, FEATURES = "logits", ["probe.confidence", "probe.entropy"]
 CHANNELS = {"stem": (1, 16), "middle": (16, 28), "last": (28, 56)}
 
 
@@ -84,15 +85,15 @@ def train(data, teacher, epochs=EPOCHS, log=print):
     return fold(net)
 
 
-def selector(features, base, full, share):
-    """When the complete model pays: the linear gain of what it is right where the compact one is wrong, and a bound on how
-    often it is taken, so that the mean cost stays at MEAN_COST of the complete model's."""
-    names = sorted(features)
-    rows = np.stack([features[n] for n in names] + [np.ones(len(base))], 1)
-    spread = rows.std(0) + (rows.std(0) == 0)
-    solution = np.linalg.lstsq(rows / spread, full.astype(float) - base, rcond=None)[0] / spread
-    predicted = rows @ solution
-    wanted = (MEAN_COST - share) / (1 - share)
-    less = max(0.0, float(np.quantile(predicted, 1 - wanted)))
-    weights = {n: round(float(v), 5) for n, v in zip(names, solution)}
-    return {"requires": [], "gain": {"intercept": round(float(solution[-1]) - less, 5), "weights": weights}}
+def choice(confidence, base, full, share):
+    """When the complete model pays: the compact one, which always answers first, is not confident. The bound on its
+    confidence keeps the mean cost at MEAN_COST of the complete model's; the gain is what the complete model is more often
+    right at that confidence, a straight line fitted where the bound is kept."""
+    bound = float(np.quantile(confidence, MEAN_COST - share))
+    unsure = confidence <= bound
+    rows = np.stack([np.ones(unsure.sum()), confidence[unsure]], 1)
+    intercept, slope = np.linalg.lstsq(rows, full[unsure].astype(float) - base[unsure], rcond=None)[0]
+    return {
+        "requires": [{"feature": FEATURES[0], "at_most": round(bound, 4)}],
+        "gain": {"intercept": round(float(intercept), 5), "weights": {FEATURES[0]: round(float(slope), 5)}},
+    }

@@ -158,6 +158,18 @@ def compact(weights):
     return g.model({"image": IMAGE}, {"logits": ["N", 10]}, "A small Fashion-MNIST classifier: image [N,1,28,28] in 0..1 to logits [N,10].")
 
 
+def confidence_probe():
+    """What the compact model's logits tell about its answer: the largest softmax, and the entropy in nats."""
+    g = Graph("confidence")
+    chances = g.node("Softmax", ["logits"], "chances", axis=1)
+    most = g.node("ReduceMax", [chances], "most", axes=[1], keepdims=1)
+    logarithms = g.node("LogSoftmax", ["logits"], "logarithms", axis=1)
+    terms = g.node("Mul", [chances, logarithms], "terms")
+    less = g.node("ReduceSum", [terms, g.constant("axis", np.array([1], np.int64))], "less", keepdims=1)
+    g.node("Concat", [most, g.node("Neg", [less], "entropy")], "features", axis=1)
+    return g.model({"logits": ["N", 10]}, {"features": ["N", 2]}, "Logits [N,10] to the largest softmax and the entropy in nats, [N,2].")
+
+
 class Session:
     """One model in onnxruntime, one thread, first output."""
 

@@ -75,7 +75,7 @@ def applies(selector, features):
 
 
 def gain(selector, features):
-    total = np.full(len(features["image.noise"]), selector["gain"]["intercept"])
+    total = np.full(len(next(iter(features.values()))), selector["gain"]["intercept"])
     for name, weight in selector["gain"]["weights"].items():
         total = total + weight * features[name]
     return total

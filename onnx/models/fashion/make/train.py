@@ -4,7 +4,7 @@
 
 About 35 minutes on one core. `--cache DIR` keeps the trained networks there, and uses them when they exist.
 `--only added` makes sharpening and rotation alone, and `--only compact` the library `fashion-compact` beside this one,
-both for the committed primary.
+both for the committed primary; `--only choice` keeps the compact primary too and makes its probe and selector.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder with the four idx files of Fashion-MNIST")
     parser.add_argument("--cache", type=Path, help="folder for the trained networks")
-    parser.add_argument("--only", choices=["added", "compact"], help="make this part alone")
+    parser.add_argument("--only", choices=["added", "compact", "choice"], help="make this part alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.time()
@@ -60,7 +61,8 @@ def main():
     if options.only:
         primary = (FOLDER / "primary.onnx").read_bytes()
         frozen = primary_model.FrozenNet(primary_model.weights_of(primary))
-        {"added": added_patches, "compact": compact_library}[options.only](data, primary, frozen, options.cache, log)
+        parts = {"added": added_patches, "compact": compact_library, "choice": partial(compact_library, only_choice=True)}
+        parts[options.only](data, primary, frozen, options.cache, log)
         return
 
     weights = cached(options.cache, "primary.pt", lambda: primary_model.train(data, log=log))
@@ -169,10 +171,13 @@ def added_patches(data, primary, frozen, cache, log):
     )
 
 
-def compact_library(data, primary, frozen, cache, log):
+def compact_library(data, primary, frozen, cache, log, only_choice=False):
     """The library `fashion-compact`: a small primary, and the complete model as a patch that replaces it."""
-    small = graphs.compact(cached(cache, "compact.pt", lambda: compact_model.train(data, frozen, log=log)))
     folder = FOLDER.parent / "fashion-compact"
+    if only_choice:
+        small = (folder / "primary.onnx").read_bytes()
+    else:
+        small = graphs.compact(cached(cache, "compact.pt", lambda: compact_model.train(data, frozen, log=log)))
     (folder / "patches" / "complete").mkdir(parents=True, exist_ok=True)
     (folder / "primary.onnx").write_bytes(small)
     (folder / "data").mkdir(exist_ok=True)
@@ -181,15 +186,18 @@ def compact_library(data, primary, frozen, cache, log):
     share = graphs.cost(small)["macs"] / graphs.cost(complete)["macs"]
     sessions = graphs.Session(small), graphs.Session(complete)
     right = lambda part: [s(**{key: part[0].numpy()}).argmax(1) == part[1].numpy() for s, key in zip(sessions, ("image", "x"))]
-    pool_features = analysis.features(data.pool[0][:, 0].numpy())
-    selector = compact_model.selector(pool_features, *right(data.pool), share)
-    chosen = selection.applies(selector, analysis.features(data.test[0][:, 0].numpy()))
+    probe = graphs.confidence_probe()
+    (folder / "probes").mkdir(exist_ok=True)
+    (folder / "probes" / "confidence.onnx").write_bytes(probe)
+    probed = lambda part: dict(zip(compact_model.FEATURES, graphs.Session(probe)(logits=sessions[0](image=part[0].numpy())).T))
+    selector = compact_model.choice(probed(data.pool)["probe.confidence"], *right(data.pool), share)
+    chosen = selection.applies(selector, probed(data.test))
     base, full = right(data.test)
     both = np.where(chosen, full, base)
     result = {
         "format": 1, "data": TEST, "metric": "accuracy", "compact": round(float(base.mean()), 4), "complete": round(float(full.mean()), 4),
         "selected": round(float(both.mean()), 4), "share_complete": round(float(chosen.mean()), 4),
-        "cost_compact": round(share, 4), "mean_cost": round(float(chosen.mean() + (1 - chosen.mean()) * share), 4),
+        "cost_compact": round(share, 4), "mean_cost": round(float(chosen.mean() + share), 4),
     }
     write_json(folder / "choice.json", result)
     log(json.dumps(result))
@@ -199,14 +207,15 @@ def compact_library(data, primary, frozen, cache, log):
         "complete", "Answers with the complete model where the compact one is likely to be wrong.", small, complete,
         [{"mode": "replace", "inputs": {"x": "image"}, "output": {"logits": "logits"}}], selector,
         {"inputs": {"x": PICTURE}, "outputs": {"logits": logits}, "preprocessing": "Grey pixels in 0..1, as the primary takes them."}, rows,
-        {"method": "The primary of the library fashion, whole. The selector predicts from the picture's features how much more often it is right."},
+        {"method": "The primary of the library fashion, whole. A probe tells how confident the compact model is; the complete one answers where it is not."},
         folder=folder,
     )
     library = json.loads((FOLDER / "library.json").read_text()) if (FOLDER / "library.json").exists() else None
     write_json(folder / "library.json", {
         "format": 1, "name": "fashion-compact", "title": "Clothes, compact",
         "description": "A small model for most pictures; a patch replaces it by the complete one where that is likely to pay.",
-        "modality": "image", "primary": library["primary"], "patches": ["complete"], "tasks": [], "samples": "data/samples.json",
+        "modality": "image", "primary": {**library["primary"], "probes": [{"name": "confidence", "site": compact_model.SITE, "file": "probes/confidence.onnx", "features": compact_model.FEATURES}]},
+        "patches": ["complete"], "tasks": [], "samples": "data/samples.json",
     })
 
 

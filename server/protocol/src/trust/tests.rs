@@ -58,6 +58,7 @@ fn catalog(version: u64) -> Catalog {
             output: "logits".to_owned(),
             labels: vec![],
             preprocessing: serde_json::Value::Null,
+            probes: Vec::new(),
         },
         patches: vec![],
         tasks: vec![],

@@ -142,14 +142,18 @@ impl Examples {
         Ok((self.pick(&part), self.pick(&rest)))
     }
 
-    /// What the client's analysis sees in one of them.
-    pub(super) fn features(&self, index: usize) -> Outcome<FeatureVector> {
+    /// What the client's analysis sees in one of them, and the primary's probes.
+    pub(super) fn features(&self, primary: &Primary, index: usize) -> Outcome<FeatureVector> {
         let values = self.inputs[index].clone();
         let subject = match &self.picture {
             Some(picture) => picture.prepare(&Input::tensor(self.shape.clone(), values)?)?.subject,
             None => Subject::Numbers,
         };
-        Ok(analyse(&subject))
+        let mut features = analyse(&subject);
+        if let Some(probed) = &primary.probed {
+            probed.add(&self.inputs[index], &mut features)?;
+        }
+        Ok(features)
     }
 }
 

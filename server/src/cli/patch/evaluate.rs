@@ -141,7 +141,7 @@ impl Evaluate {
             let patched = answers.scores(&changed, metric, &|_| Ok(vec![0]))?;
             let gains = base.iter().zip(&patched).map(|(b, p)| metric.gain(*b, *p)).collect();
             let features =
-                (0..changed.len()).map(|i| changed.features(i)).collect::<Outcome<_>>()?;
+                (0..changed.len()).map(|i| changed.features(primary, i)).collect::<Outcome<_>>()?;
             slices.push(Slice { is_plain: condition.is_none(), features, gains });
         }
         Ok(fit(&slices))
@@ -172,7 +172,7 @@ impl Evaluate {
                 add(&answers.scores(&changed, metric, &|_| Ok(all.clone()))?, "");
             }
             if fits || self.select {
-                let chosen = |index| chosen(patches, &changed, index);
+                let chosen = |index| chosen(primary, patches, &changed, index);
                 add(&answers.scores(&changed, metric, &chosen)?, ", selected automatically");
             }
         }
@@ -213,8 +213,13 @@ impl Evaluate {
 }
 
 /// The patches that their selectors choose for one input.
-fn chosen(patches: &[Patch], examples: &Examples, index: usize) -> Outcome<Vec<usize>> {
-    let features = examples.features(index)?;
+fn chosen(
+    primary: &Primary,
+    patches: &[Patch],
+    examples: &Examples,
+    index: usize,
+) -> Outcome<Vec<usize>> {
+    let features = examples.features(primary, index)?;
     let parts = patches
         .iter()
         .map(|p| {

@@ -146,6 +146,7 @@ impl Pack {
                 output: primary.shown.clone(),
                 labels,
                 preprocessing,
+                probes: Vec::new(),
             },
             patches: Vec::new(),
             tasks: Vec::new(),

@@ -11,6 +11,7 @@ use backstitch_onnx::{DType, Digest, Dims, Model, Shapes};
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use super::probed::Probed;
 use crate::cli::files::{self, Outcome};
 use crate::registry::LibraryDescriptor;
 
@@ -48,6 +49,8 @@ pub(super) struct Primary {
     pub(super) labels: Vec<String>,
     /// Set where the input is a picture.
     pub(super) picture: Option<Picture>,
+    /// Set where the library has probes.
+    pub(super) probed: Option<Probed>,
 }
 
 impl PrimaryArgs {
@@ -71,12 +74,26 @@ impl PrimaryArgs {
             _ => output.clone(),
         };
         let model = with_output(model, &output)?;
+        let probed =
+            Probed::read(&self.primary, library.as_ref(), (&model, digest), (&input, &output))?;
         let shapes = infer(&model, &Dims::new())?;
         let shape = shapes.get(&input).map(|(_, shape)| shape.clone()).unwrap_or_default();
         let described = library.as_ref().map(|l| l.primary.preprocessing.clone());
         let picture = self.picture(described, &shape)?;
         let labels = library.map(|l| l.primary.labels).unwrap_or_default();
-        Ok(Primary { model, digest, input, dtype, shape, output, shown, shapes, labels, picture })
+        Ok(Primary {
+            model,
+            digest,
+            input,
+            dtype,
+            shape,
+            output,
+            shown,
+            shapes,
+            labels,
+            picture,
+            probed,
+        })
     }
 
     /// Size, channels and layout are the input's, the rest is the library's or what `--preprocessing` says.

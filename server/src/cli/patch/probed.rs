@@ -1,0 +1,51 @@
+//! The features that a library's probes add, for the selectors that are fitted on them.
+
+use std::path::Path;
+
+use backstitch_client::analysis::FeatureVector;
+use backstitch_client::probe::Probes;
+use backstitch_client::session::Session;
+use backstitch_onnx::{Digest, Model};
+use backstitch_protocol::catalog::{Blob, ProbeEntry};
+
+use crate::cli::files::{self, Outcome};
+use crate::registry::LibraryDescriptor;
+
+/// A primary with the probes of its library.
+pub(super) struct Probed {
+    session: Session,
+    probes: Probes,
+}
+
+impl Probed {
+    /// `None` where the library has no probe. Files lie beside the primary.
+    pub(super) fn read(
+        primary: &Path,
+        library: Option<&LibraryDescriptor>,
+        (model, digest): (&Model, Digest),
+        (input, output): (&str, &str),
+    ) -> Outcome<Option<Self>> {
+        let Some(library) = library.filter(|library| !library.primary.probes.is_empty()) else {
+            return Ok(None);
+        };
+        let mut entries = Vec::new();
+        for probe in &library.primary.probes {
+            let bytes = files::read(&primary.with_file_name(&probe.file))?;
+            let model = Blob { digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
+            let (name, site) = (probe.name.clone(), probe.site.clone());
+            entries
+                .push((ProbeEntry { name, site, model, features: probe.features.clone() }, bytes));
+        }
+        let sites = entries.iter().map(|(entry, _)| entry.site.clone()).collect();
+        let session = Session::compile(model.clone(), digest, input, output, &sites)?;
+        let probes = Probes::compile(&session, &entries)?;
+        Ok(Some(Self { session, probes }))
+    }
+
+    /// Adds the features of one input.
+    pub(super) fn add(&self, values: &[f32], features: &mut FeatureVector) -> Outcome<()> {
+        let input = self.session.feed(self.session.input().1, values)?;
+        self.probes.read(&self.session, &input, None, features, &|| 0.0)?;
+        Ok(())
+    }
+}
