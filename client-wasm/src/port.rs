@@ -171,6 +171,10 @@ impl Port for BrowserPort {
         self.storage.store(key, bytes).await
     }
 
+    async fn swap(&self, key: &str, from: Option<&[u8]>, to: &[u8]) -> Result<bool, Problem> {
+        self.storage.swap(key, from, to).await
+    }
+
     async fn remove(&self, key: &str) -> Result<(), Problem> {
         self.storage.remove(key).await
     }
@@ -213,6 +217,7 @@ fn network(url: &str, error: &JsValue) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use backstitch_client::port::contract;
     use wasm_bindgen_test::wasm_bindgen_test;
 
     use super::*;
@@ -229,6 +234,14 @@ mod tests {
         port.random(&mut first).unwrap();
         port.random(&mut second).unwrap();
         assert_ne!(first, second);
+    }
+
+    #[wasm_bindgen_test]
+    async fn two_pages_keep_the_contract() {
+        let open = || BrowserPort::open(true, None);
+        contract::check(&open().await, &open().await).await.unwrap();
+        let memory = BrowserPort::open(false, None).await;
+        contract::check(&memory, &memory).await.unwrap();
     }
 
     #[wasm_bindgen_test]

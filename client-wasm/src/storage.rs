@@ -19,7 +19,8 @@ const STORE: &str = "state";
 
 /// Bytes by key.
 pub(crate) enum Storage {
-    Database(IdbDatabase),
+    /// Borrowed to clone, or to put a new connection in place of one that was closed.
+    Database(RefCell<IdbDatabase>),
     Memory(RefCell<BTreeMap<String, Vec<u8>>>),
 }
 
@@ -30,17 +31,16 @@ impl Storage {
             true => open().await.ok(),
             false => None,
         };
-        database.map_or_else(|| Self::Memory(RefCell::default()), Self::Database)
+        database
+            .map_or_else(|| Self::Memory(RefCell::default()), |d| Self::Database(RefCell::new(d)))
     }
 
     pub(crate) async fn load(&self, key: &str) -> Result<Option<Vec<u8>>, Problem> {
         match self {
             Self::Memory(map) => Ok(map.borrow().get(key).cloned()),
             Self::Database(database) => {
-                let (_, store) = begin(database, IdbTransactionMode::Readonly)?;
-                let found =
-                    settled(&store.get(&key.into()).map_err(failed)?).await.map_err(failed)?;
-                Ok(found.dyn_ref::<Uint8Array>().map(Uint8Array::to_vec))
+                let (_, store) = begin(database, IdbTransactionMode::Readonly).await?;
+                found(&store, key).await
             }
         }
     }
@@ -52,9 +52,36 @@ impl Storage {
                 Ok(())
             }
             Self::Database(database) => {
-                let (transaction, store) = begin(database, IdbTransactionMode::Readwrite)?;
+                let (transaction, store) = begin(database, IdbTransactionMode::Readwrite).await?;
                 store.put_with_key(&Uint8Array::from(bytes), &key.into()).map_err(failed)?;
                 committed(&transaction).await
+            }
+        }
+    }
+
+    /// Writing transactions on one store run one after the other, in whatever page they were begun (Indexed Database
+    /// API 3.0, § 2.7.2), so that nobody writes between this look and this write.
+    pub(crate) async fn swap(
+        &self,
+        key: &str,
+        from: Option<&[u8]>,
+        to: &[u8],
+    ) -> Result<bool, Problem> {
+        match self {
+            Self::Memory(map) => {
+                let same = map.borrow().get(key).map(Vec::as_slice) == from;
+                if same {
+                    map.borrow_mut().insert(key.to_owned(), to.to_vec());
+                }
+                Ok(same)
+            }
+            Self::Database(database) => {
+                let (transaction, store) = begin(database, IdbTransactionMode::Readwrite).await?;
+                if found(&store, key).await?.as_deref() != from {
+                    return Ok(false);
+                }
+                store.put_with_key(&Uint8Array::from(to), &key.into()).map_err(failed)?;
+                committed(&transaction).await.map(|()| true)
             }
         }
     }
@@ -66,7 +93,7 @@ impl Storage {
                 Ok(())
             }
             Self::Database(database) => {
-                let (transaction, store) = begin(database, IdbTransactionMode::Readwrite)?;
+                let (transaction, store) = begin(database, IdbTransactionMode::Readwrite).await?;
                 store.delete(&key.into()).map_err(failed)?;
                 committed(&transaction).await
             }
@@ -91,13 +118,34 @@ async fn open() -> Result<IdbDatabase, JsValue> {
     Ok(database)
 }
 
-fn begin(
-    database: &IdbDatabase,
+/// Begins a transaction. A connection that was closed, as when the user clears the site's data, is opened again.
+async fn begin(
+    database: &RefCell<IdbDatabase>,
     mode: IdbTransactionMode,
 ) -> Result<(IdbTransaction, IdbObjectStore), Problem> {
-    let transaction = database.transaction_with_str_and_mode(STORE, mode).map_err(failed)?;
-    let store = transaction.object_store(STORE).map_err(failed)?;
-    Ok((transaction, store))
+    let begin = || {
+        let transaction = database.borrow().transaction_with_str_and_mode(STORE, mode)?;
+        let store = transaction.object_store(STORE)?;
+        Ok((transaction, store))
+    };
+    match begin() {
+        Err(error) if name_of(&error) == "InvalidStateError" => {
+            let fresh = open().await.map_err(failed)?;
+            database.replace(fresh);
+            begin().map_err(failed)
+        }
+        begun => begun.map_err(failed),
+    }
+}
+
+/// What stands under a key, within a transaction.
+async fn found(store: &IdbObjectStore, key: &str) -> Result<Option<Vec<u8>>, Problem> {
+    let value = settled(&store.get(&key.into()).map_err(failed)?).await.map_err(failed)?;
+    Ok(value.dyn_ref::<Uint8Array>().map(Uint8Array::to_vec))
+}
+
+fn name_of(error: &JsValue) -> String {
+    error.dyn_ref::<web_sys::DomException>().map(|e| e.name()).unwrap_or_default()
 }
 
 /// Waits for a request's result.
@@ -137,10 +185,15 @@ async fn committed(transaction: &IdbTransaction) -> Result<(), Problem> {
 
 fn failed(error: JsValue) -> Problem {
     let exception = error.dyn_ref::<web_sys::DomException>();
-    let name = exception.map(|e| e.name()).unwrap_or_else(|| "unknown".to_owned());
     let message = exception.map(|e| e.message()).unwrap_or_default();
-    Problem::new(Code::StorageFailed, format!("IndexedDB: {name} {message}"))
-        .with_hint("the disk may be full, or the browser's private mode may forbid storage")
+    let name = name_of(&error);
+    let detail = format!("IndexedDB: {name} {message}");
+    match name.as_str() {
+        "QuotaExceededError" => Problem::new(Code::StorageFull, detail)
+            .with_hint("free some space on this device, or clear the data of other sites"),
+        _ => Problem::new(Code::StorageFailed, detail)
+            .with_hint("reload the page; the browser's private mode may forbid storage"),
+    }
 }
 
 #[cfg(test)]
@@ -164,6 +217,18 @@ mod tests {
             storage.remove("a").await.unwrap();
             assert_eq!(storage.load("a").await.unwrap(), None);
         }
+    }
+
+    #[wasm_bindgen_test]
+    async fn a_store_that_was_deleted_is_opened_anew() {
+        let storage = Storage::open(true).await;
+        storage.store("gone", &[1]).await.unwrap();
+        let factory: IdbFactory =
+            Reflect::get(&js_sys::global(), &"indexedDB".into()).unwrap().dyn_into().unwrap();
+        settled(&factory.delete_database(DATABASE).unwrap()).await.unwrap();
+        assert_eq!(storage.load("gone").await.unwrap(), None);
+        storage.store("gone", &[2]).await.unwrap();
+        assert_eq!(storage.load("gone").await.unwrap().unwrap(), [2]);
     }
 
     #[wasm_bindgen_test]

@@ -9,7 +9,7 @@ use backstitch_protocol::trust::{SignedCatalog, Trust};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Scope;
-use crate::port::{Cache, Port, Request, Response};
+use crate::port::{Cache, Port, Request, Response, update};
 use crate::selection::MAX_CANDIDATES;
 
 /// Largest catalog.
@@ -137,10 +137,22 @@ impl Source {
         let repeated = self.memory.signed.as_ref() == Some(&signed);
         let etag = body.headers.get("etag").cloned();
         self.memory = Memory { trust, etag, signed: Some(signed) };
-        if let Ok(bytes) = serde_json::to_vec(&self.memory) {
-            port.store(&self.key, &bytes).await?;
-        }
+        // A device without room remembers until the page is closed; that is no reason not to open.
+        let _full = self.remember(port).await;
         Ok((first || !repeated).then_some(catalog))
+    }
+
+    /// Stores what was seen, unless another page has seen a later catalog of the same root meanwhile.
+    async fn remember<P: Port>(&self, port: &P) -> Result<(), Problem> {
+        let later = |stored: Option<&[u8]>| {
+            let own = serde_json::to_vec(&self.memory)
+                .map_err(|e| Problem::new(Code::StorageFailed, format!("the catalog: {e}")))?;
+            let seen = stored.and_then(|bytes| serde_json::from_slice::<Memory>(bytes).ok());
+            let (root, version) = (&self.memory.trust.root, self.memory.trust.version);
+            let later = |m: &Memory| m.trust.root == *root && m.trust.version > version;
+            Ok((stored.filter(|_| seen.is_some_and(|m| later(&m))).map_or(own, <[u8]>::to_vec), ()))
+        };
+        update(port, &self.key, later).await
     }
 
     fn remembered<P: Port>(&mut self, port: &P) -> Result<Catalog, Problem> {

@@ -5,7 +5,7 @@ use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Ledger, Marker};
-use crate::port::Port;
+use crate::port::{Port, update};
 
 /// Storage keys of one library on this device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +33,11 @@ struct Record {
 }
 
 /// One device of one library.
+///
+/// Its consent, marker and ledger are read anew each time: another page of the same profile may have changed them.
 pub struct Device {
     scope: Scope,
     secret: [u8; 32],
-    consent: bool,
 }
 
 impl Device {
@@ -45,14 +46,17 @@ impl Device {
     /// Fails with `ledger_corrupt` where the record exists but cannot be read, because then nobody can say what
     /// this device has contributed already.
     pub async fn open<P: Port>(port: &P, scope: Scope) -> Result<Self, Problem> {
-        if let Some(record) = load(port, &scope).await? {
-            return Ok(Self { secret: secret_of(&record)?, consent: record.consent, scope });
-        }
         let mut secret = [0; 32];
         port.random(&mut secret)?;
-        let device = Self { scope, secret, consent: false };
-        device.write(port, Marker::default()).await?;
-        Ok(device)
+        let fresh =
+            Record { secret: hex::encode(secret), consent: false, marker: Marker::default() };
+        // Of two pages that open at the same time, one makes the record.
+        let choose = |stored: Option<&[u8]>| match stored {
+            Some(bytes) => Ok((bytes.to_vec(), parsed(bytes)?)),
+            None => Ok((encoded(&fresh)?, fresh.clone())),
+        };
+        let record = update(port, &scope.key("device"), choose).await?;
+        Ok(Self { secret: secret_of(&record)?, scope })
     }
 
     /// The secret that names this device's arms and nullifiers.
@@ -60,48 +64,85 @@ impl Device {
         &self.secret
     }
 
-    /// Whether the user agreed to contribute.
-    pub fn consent(&self) -> bool {
-        self.consent
+    /// Whether the user agrees to contribute, by what is stored now. A record that is gone agrees to nothing.
+    pub async fn consent<P: Port>(&self, port: &P) -> bool {
+        self.record(port).await.is_ok_and(|record| record.consent)
     }
 
     /// Records the user's decision, durably.
-    pub async fn set_consent<P: Port>(&mut self, port: &P, consent: bool) -> Result<(), Problem> {
-        let record = load(port, &self.scope).await?;
-        self.consent = consent;
-        self.write(port, record.map(|r| r.marker).unwrap_or_default()).await
+    pub async fn set_consent<P: Port>(&self, port: &P, consent: bool) -> Result<(), Problem> {
+        self.change(port, |record| record.consent = consent).await
     }
 
-    /// The ledger as it is stored now; another page of the same profile may have written it.
+    /// The ledger as it is stored now.
     pub async fn ledger<P: Port>(&self, port: &P) -> Result<Ledger, Problem> {
-        let record = load(port, &self.scope).await?.ok_or_else(|| {
-            Problem::new(Code::LedgerCorrupt, "the device's record is gone")
-                .with_hint("reload the page to start a new profile")
-        })?;
+        let marker = self.record(port).await?.marker;
         let bytes = port.load(&self.scope.key("ledger")).await?;
-        Ledger::read(bytes.as_deref(), &record.marker)
+        Ledger::read(bytes.as_deref(), &marker)
     }
 
-    /// Stores the ledger, then the marker that vouches for it.
-    pub async fn write_ledger<P: Port>(&self, port: &P, ledger: &Ledger) -> Result<(), Problem> {
-        port.store(&self.scope.key("ledger"), &ledger.encode()?).await?;
-        self.write(port, ledger.marker()).await
+    /// Changes the ledger as it is stored now, then the marker that vouches for it. What `change` refuses is not
+    /// written; it is asked again where another page has written meanwhile.
+    pub async fn change_ledger<P: Port>(
+        &self,
+        port: &P,
+        change: impl Fn(&mut Ledger) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let seen = self.record(port).await?.marker;
+        let append = |stored: Option<&[u8]>| {
+            let mut ledger = Ledger::read(stored, &seen)?;
+            change(&mut ledger)?;
+            Ok((ledger.encode()?, ledger.marker()))
+        };
+        let marker = update(port, &self.scope.key("ledger"), append).await?;
+        // A page that was slower must not take the marker back.
+        let forward = |record: &mut Record| {
+            if record.marker.entries < marker.entries {
+                record.marker.clone_from(&marker);
+            }
+        };
+        self.change(port, forward).await
     }
 
-    async fn write<P: Port>(&self, port: &P, marker: Marker) -> Result<(), Problem> {
-        let record = Record { secret: hex::encode(self.secret), consent: self.consent, marker };
-        let bytes = serde_json::to_vec(&record)
-            .map_err(|e| Problem::new(Code::StorageFailed, format!("the device's record: {e}")))?;
-        port.store(&self.scope.key("device"), &bytes).await
+    async fn record<P: Port>(&self, port: &P) -> Result<Record, Problem> {
+        let stored = port.load(&self.scope.key("device")).await?;
+        self.own(stored.as_deref())
+    }
+
+    async fn change<P: Port>(&self, port: &P, change: impl Fn(&mut Record)) -> Result<(), Problem> {
+        let changed = |stored: Option<&[u8]>| {
+            let mut record = self.own(stored)?;
+            change(&mut record);
+            Ok((encoded(&record)?, ()))
+        };
+        update(port, &self.scope.key("device"), changed).await
+    }
+
+    /// The stored record, if it still is that of this device: where the store was cleared, or another profile has
+    /// begun in it, nobody can say what this one has contributed.
+    fn own(&self, stored: Option<&[u8]>) -> Result<Record, Problem> {
+        let gone = |what: &str| {
+            Problem::new(Code::LedgerCorrupt, format!("the device's record {what}"))
+                .with_hint("reload the page to start a new profile")
+        };
+        let record = parsed(stored.ok_or_else(|| gone("is gone"))?)?;
+        match secret_of(&record)? == self.secret {
+            true => Ok(record),
+            false => Err(gone("is that of another profile")),
+        }
     }
 }
 
-async fn load<P: Port>(port: &P, scope: &Scope) -> Result<Option<Record>, Problem> {
-    let Some(bytes) = port.load(&scope.key("device")).await? else { return Ok(None) };
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+fn parsed(bytes: &[u8]) -> Result<Record, Problem> {
+    serde_json::from_slice(bytes).map_err(|e| {
         Problem::new(Code::LedgerCorrupt, format!("the device's record cannot be read: {e}"))
             .with_hint("clearing the site's data starts a new profile")
     })
+}
+
+fn encoded(record: &Record) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(record)
+        .map_err(|e| Problem::new(Code::StorageFailed, format!("the device's record: {e}")))
 }
 
 fn secret_of(record: &Record) -> Result<[u8; 32], Problem> {
@@ -128,17 +169,72 @@ mod tests {
     #[test]
     fn secret_consent_and_ledger_survive_a_restart() {
         let (port, scope) = (port(1), Scope::of("https://a/v1/libraries/x"));
-        let mut device = block_on(Device::open(&port, scope.clone())).unwrap();
-        assert!(!device.consent());
-        let mut ledger = block_on(device.ledger(&port)).unwrap();
-        ledger.append(Kind::Contribution, Name::new("t").unwrap(), 1, 5, RhoQuanta(7));
-        block_on(device.write_ledger(&port, &ledger)).unwrap();
+        let device = block_on(Device::open(&port, scope.clone())).unwrap();
+        assert!(!block_on(device.consent(&port)));
+        append(&device, &port, "t", 1).unwrap();
         block_on(device.set_consent(&port, true)).unwrap();
         let again = block_on(Device::open(&port, scope.clone())).unwrap();
-        assert!(again.consent() && again.secret() == device.secret());
-        assert_eq!(block_on(again.ledger(&port)).unwrap(), ledger);
+        assert!(block_on(again.consent(&port)) && again.secret() == device.secret());
+        assert_eq!(block_on(again.ledger(&port)).unwrap().entries().len(), 1);
         port.stored().remove(&scope.key("ledger"));
         assert!(block_on(again.ledger(&port)).unwrap_err().is(Code::LedgerCorrupt));
+    }
+
+    fn append(device: &Device, port: &MemoryPort, task: &str, round: u64) -> Result<(), Problem> {
+        let add = |ledger: &mut Ledger| {
+            ledger.append(Kind::Contribution, Name::new(task).unwrap(), round, 5, RhoQuanta(7));
+            Ok(())
+        };
+        block_on(device.change_ledger(port, add))
+    }
+
+    #[test]
+    fn two_pages_write_one_ledger_and_one_consent() {
+        let (port, scope) = (port(1), Scope::of("x"));
+        let open = || Device::open(&port, scope.clone());
+        let (one, two) = block_on(async { futures::join!(open(), open()) });
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert_eq!(one.secret(), two.secret());
+        block_on(async {
+            let add = async |device: &Device, task: &str| {
+                for round in 0..20 {
+                    let task = Name::new(task).unwrap();
+                    let add = |ledger: &mut Ledger| {
+                        let rho = RhoQuanta(1);
+                        ledger.append(Kind::Contribution, task.clone(), round, 5, rho);
+                        Ok(())
+                    };
+                    device.change_ledger(&port, add).await.unwrap();
+                }
+            };
+            futures::join!(add(&one, "a"), add(&two, "b"));
+        });
+        let ledger = block_on(one.ledger(&port)).unwrap();
+        assert_eq!(ledger.entries().len(), 40);
+        assert_eq!(block_on(one.record(&port)).unwrap().marker, ledger.marker());
+        // Withdrawn in one page is withdrawn in the other.
+        block_on(one.set_consent(&port, true)).unwrap();
+        assert!(block_on(two.consent(&port)));
+        block_on(one.set_consent(&port, false)).unwrap();
+        assert!(!block_on(two.consent(&port)));
+    }
+
+    #[test]
+    fn a_cleared_store_and_a_full_one_fail_closed() {
+        let (port, scope) = (port(1), Scope::of("x"));
+        let device = block_on(Device::open(&port, scope.clone())).unwrap();
+        block_on(device.set_consent(&port, true)).unwrap();
+        port.full.set(true);
+        assert!(append(&device, &port, "t", 1).unwrap_err().is(Code::StorageFull));
+        assert!(block_on(device.ledger(&port)).unwrap().entries().is_empty());
+        port.full.set(false);
+        port.stored().clear();
+        assert!(append(&device, &port, "t", 1).unwrap_err().is(Code::LedgerCorrupt));
+        assert!(!block_on(device.consent(&port)));
+        // Another page has begun a new profile; this one must not write into its ledger.
+        block_on(Device::open(&port, scope)).unwrap();
+        assert!(append(&device, &port, "t", 1).unwrap_err().is(Code::LedgerCorrupt));
+        assert!(block_on(device.ledger(&port)).unwrap_err().is(Code::LedgerCorrupt));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::Scope;
 use crate::input::{Input, no_gaps};
-use crate::port::Port;
+use crate::port::{Port, update};
 
 /// Most examples that are kept; the oldest leave first.
 pub const MAX_EXAMPLES: usize = 500;
@@ -52,32 +52,76 @@ impl Example {
     }
 }
 
+/// Where the ids of examples begin for which the device has no room.
+const UNSAVED: u64 = 5 << 50;
+
 /// All examples of one library on this device.
+///
+/// Each is a row of its own, under an id that only one page can take, and the list of ids is only ever changed by
+/// [`update`]: what two pages teach at the same time is kept, both of it.
 pub struct Examples {
     scope: Scope,
+    /// No id below was ever free again.
     next: u64,
+    /// The list of ids as it was last seen.
+    seen: Option<Vec<u8>>,
+    /// Oldest first; those that are in memory only come last.
     kept: Vec<Example>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Index {
     next: u64,
     ids: Vec<u64>,
 }
 
+impl Index {
+    fn read(stored: Option<&[u8]>) -> Self {
+        stored.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
+    }
+
+    fn write(&self) -> Result<Vec<u8>, Problem> {
+        serde_json::to_vec(self)
+            .map_err(|e| Problem::new(Code::StorageFailed, format!("the index of examples: {e}")))
+    }
+}
+
 impl Examples {
     /// Reads the stored examples. One that is damaged is dropped: it can be taught again.
     pub async fn open<P: Port>(port: &P, scope: Scope) -> Result<Self, Problem> {
-        let stored = port.load(&scope.key("examples")).await?;
-        let index = stored.and_then(|bytes| serde_json::from_slice::<Index>(&bytes).ok());
-        let index = index.unwrap_or(Index { next: 0, ids: Vec::new() });
-        let mut kept = Vec::new();
-        for id in index.ids.into_iter().take(MAX_EXAMPLES) {
-            let bytes = port.load(&scope.key(&format!("example/{id}"))).await?;
-            kept.extend(bytes.and_then(|bytes| decode(id, &bytes)));
+        let mut examples = Self { scope, next: 0, seen: None, kept: Vec::new() };
+        examples.refresh(port).await?;
+        // A page that ended between an example and the list of ids left one that no list names.
+        while port.load(&examples.key_of(examples.next)).await?.is_some() {
+            examples.enlist(port, examples.next, 0).await?;
+            examples.refresh(port).await?;
         }
-        Ok(Self { scope, next: index.next, kept })
+        Ok(examples)
+    }
+
+    /// Sees what other pages have taught or forgotten meanwhile. Where the whole store was cleared, its examples are
+    /// gone here too: whoever clears a site's data means it.
+    pub async fn refresh<P: Port>(&mut self, port: &P) -> Result<(), Problem> {
+        let stored = port.load(&self.scope.key("examples")).await?;
+        if stored == self.seen {
+            return Ok(());
+        }
+        let index = Index::read(stored.as_deref());
+        let mut known: BTreeMap<u64, Example> =
+            std::mem::take(&mut self.kept).into_iter().map(|e| (e.id, e)).collect();
+        let unsaved = known.split_off(&UNSAVED);
+        for id in index.ids.iter().rev().take(MAX_EXAMPLES).rev() {
+            let known = match known.remove(id) {
+                Some(example) => Some(example),
+                None => port.load(&self.key_of(*id)).await?.and_then(|b| decode(*id, &b)),
+            };
+            self.kept.extend(known);
+        }
+        self.kept.extend(unsaved.into_values());
+        self.next = self.next.max(index.next);
+        self.seen = stored;
+        Ok(())
     }
 
     /// The examples, oldest first.
@@ -85,9 +129,9 @@ impl Examples {
         &self.kept
     }
 
-    /// Grows with every change, so that what was computed from the examples can be recognised as old.
-    pub fn revision(&self) -> (u64, usize) {
-        (self.next, self.kept.len())
+    /// Examples for which the device has no room: they are gone when the page is closed.
+    pub fn unsaved(&self) -> usize {
+        self.kept.iter().filter(|example| example.id >= UNSAVED).count()
     }
 
     /// Bytes that the examples take.
@@ -96,6 +140,9 @@ impl Examples {
     }
 
     /// Adds an example, durably, and returns its id. The oldest leave where the quota is full.
+    ///
+    /// Where the device cannot store it (`storage_full`, `storage_failed`), the example is used from memory all the
+    /// same, and stored with the next one that can be.
     pub async fn add<P: Port>(
         &mut self,
         port: &P,
@@ -108,7 +155,8 @@ impl Examples {
         let Input::Tensor { shape, values } = Input::tensor(shape, values)? else {
             return Err(Problem::new(Code::InputInvalid, "an example is a tensor"));
         };
-        let example = Example { id: self.next, shape, values, target };
+        let last = self.kept.last().map_or(0, |e| e.id + 1);
+        let example = Example { id: last.max(UNSAVED), shape, values, target };
         if example.bytes() > MAX_BYTES {
             let detail = format!(
                 "an example of {} bytes is above the quota of {MAX_BYTES}",
@@ -116,29 +164,23 @@ impl Examples {
             );
             return Err(Problem::new(Code::InputInvalid, detail));
         }
-        port.store(&self.scope.key(&format!("example/{}", example.id)), &encode(&example)).await?;
-        let id = example.id;
-        self.next += 1;
         self.kept.push(example);
-        let mut gone = Vec::new();
-        while self.kept.len() > MAX_EXAMPLES || self.bytes() > MAX_BYTES {
-            gone.push(self.kept.remove(0).id);
-        }
-        self.write_index(port).await?;
-        for id in gone {
-            port.remove(&self.scope.key(&format!("example/{id}"))).await?;
-        }
-        Ok(id)
+        self.trim();
+        self.save(port).await.map_err(in_memory_only)
     }
 
     /// Forgets every example.
     pub async fn clear<P: Port>(&mut self, port: &P) -> Result<(), Problem> {
-        let gone = std::mem::take(&mut self.kept);
-        self.write_index(port).await?;
-        for example in gone {
-            port.remove(&self.scope.key(&format!("example/{}", example.id))).await?;
-        }
-        Ok(())
+        let mut gone: Vec<u64> = std::mem::take(&mut self.kept).iter().map(|e| e.id).collect();
+        let clear = |stored: Option<&[u8]>| {
+            let index = Index::read(stored);
+            let empty = Index { next: index.next, ids: Vec::new() }.write()?;
+            Ok((empty.clone(), (empty, index.ids)))
+        };
+        let (empty, ids) = update(port, &self.scope.key("examples"), clear).await?;
+        self.seen = Some(empty);
+        gone.extend(ids);
+        self.remove(port, &gone).await
     }
 
     /// Examples per class index.
@@ -152,13 +194,79 @@ impl Examples {
         counts
     }
 
-    async fn write_index<P: Port>(&self, port: &P) -> Result<(), Problem> {
-        let index = Index { next: self.next, ids: self.kept.iter().map(|e| e.id).collect() };
-        let bytes = serde_json::to_vec(&index).map_err(|e| {
-            Problem::new(Code::StorageFailed, format!("the index of examples: {e}"))
-        })?;
-        port.store(&self.scope.key("examples"), &bytes).await
+    /// Stores what is in memory only, oldest first, and returns the last id.
+    async fn save<P: Port>(&mut self, port: &P) -> Result<u64, Problem> {
+        self.refresh(port).await?;
+        while let Some(place) = self.kept.iter().position(|e| e.id >= UNSAVED) {
+            let (bytes, size) = (encode(&self.kept[place]), self.kept[place].bytes());
+            let mut id = self.next;
+            // An id that another page has taken holds bytes already.
+            while !port.swap(&self.key_of(id), None, &bytes).await? {
+                id += 1;
+            }
+            let gone = match self.enlist(port, id, size).await {
+                Ok(gone) => gone,
+                Err(problem) => {
+                    // Else it would be found and counted twice.
+                    let _best_effort = port.remove(&self.key_of(id)).await;
+                    return Err(problem);
+                }
+            };
+            self.next = id + 1;
+            self.kept[place].id = id;
+            self.remove(port, &gone).await?;
+            self.refresh(port).await?;
+        }
+        Ok(self.next.saturating_sub(1))
     }
+
+    /// Puts an id on the list and returns those that have to leave for it.
+    async fn enlist<P: Port>(&self, port: &P, id: u64, bytes: usize) -> Result<Vec<u64>, Problem> {
+        let sizes: BTreeMap<u64, usize> = self.kept.iter().map(|e| (e.id, e.bytes())).collect();
+        // What another page has just taught counts as this example does.
+        let size = |id: &u64| sizes.get(id).copied().unwrap_or(bytes);
+        let add = |stored: Option<&[u8]>| {
+            let mut index = Index::read(stored);
+            if !index.ids.contains(&id) {
+                index.ids.push(id);
+            }
+            index.ids.sort_unstable();
+            index.next = index.next.max(id + 1);
+            let mut total: usize = index.ids.iter().map(size).sum();
+            let mut gone = Vec::new();
+            while index.ids.len() > MAX_EXAMPLES || (total > MAX_BYTES && index.ids.len() > 1) {
+                let oldest = index.ids.remove(0);
+                total -= size(&oldest);
+                gone.push(oldest);
+            }
+            Ok((index.write()?, gone))
+        };
+        update(port, &self.scope.key("examples"), add).await
+    }
+
+    async fn remove<P: Port>(&self, port: &P, ids: &[u64]) -> Result<(), Problem> {
+        for id in ids.iter().filter(|id| **id < UNSAVED) {
+            port.remove(&self.key_of(*id)).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the quota in memory too.
+    fn trim(&mut self) {
+        while self.kept.len() > MAX_EXAMPLES || self.bytes() > MAX_BYTES {
+            self.kept.remove(0);
+        }
+    }
+
+    fn key_of(&self, id: u64) -> String {
+        self.scope.key(&format!("example/{id}"))
+    }
+}
+
+fn in_memory_only(problem: Problem) -> Problem {
+    let hint = "free some space on this device and teach one more; until this page is closed, the example is used \
+                from memory";
+    problem.with_hint(hint)
 }
 
 /// The local form: rank, dimensions, kind and count of the target as u32, then f32 values, all little-endian.
@@ -216,6 +324,10 @@ mod tests {
         block_on(Examples::open(port, Scope::of("x"))).unwrap()
     }
 
+    fn add(examples: &mut Examples, port: &MemoryPort, class: usize) -> Result<u64, Problem> {
+        block_on(examples.add(port, vec![1], vec![0.5], Target::Class(class)))
+    }
+
     #[test]
     fn examples_survive_a_restart_and_damage_costs_one() {
         let port = port();
@@ -247,7 +359,79 @@ mod tests {
         assert_eq!(port.stored().len(), MAX_EXAMPLES + 1);
         block_on(examples.clear(&port)).unwrap();
         assert_eq!(port.stored().len(), 1);
-        assert_eq!(open(&port).revision(), (MAX_EXAMPLES as u64 + 3, 0));
+        assert!(open(&port).all().is_empty());
+        // An id is never given twice.
+        assert_eq!(add(&mut examples, &port, 0).unwrap(), MAX_EXAMPLES as u64 + 3);
+    }
+
+    #[test]
+    fn what_two_pages_teach_at_the_same_time_is_kept() {
+        let port = port();
+        let (mut one, mut two) = (open(&port), open(&port));
+        block_on(async {
+            let teach = async |examples: &mut Examples, start: usize| {
+                for class in start..start + 20 {
+                    let added = examples.add(&port, vec![1], vec![0.5], Target::Class(class)).await;
+                    added.unwrap();
+                }
+            };
+            futures::join!(teach(&mut one, 0), teach(&mut two, 100));
+        });
+        let classes: BTreeMap<usize, usize> = open(&port).per_class();
+        assert_eq!(classes.len(), 40);
+        for examples in [&mut one, &mut two] {
+            block_on(examples.refresh(&port)).unwrap();
+            assert_eq!(examples.per_class(), classes);
+        }
+        // What one page forgets, the other one does too.
+        block_on(one.clear(&port)).unwrap();
+        block_on(two.refresh(&port)).unwrap();
+        assert!(two.all().is_empty());
+    }
+
+    #[test]
+    fn a_full_device_keeps_examples_in_memory_and_stores_them_later() {
+        let port = port();
+        let mut examples = open(&port);
+        add(&mut examples, &port, 0).unwrap();
+        port.full.set(true);
+        for class in 1..4 {
+            let problem = add(&mut examples, &port, class).unwrap_err();
+            assert!(problem.is(Code::StorageFull) && problem.hint().unwrap().contains("memory"));
+        }
+        assert_eq!((examples.all().len(), examples.unsaved()), (4, 3));
+        assert_eq!(open(&port).all().len(), 1);
+        port.full.set(false);
+        add(&mut examples, &port, 4).unwrap();
+        assert_eq!(examples.unsaved(), 0);
+        assert_eq!(open(&port).per_class(), examples.per_class());
+        assert_eq!(open(&port).all(), examples.all());
+    }
+
+    #[test]
+    fn a_page_that_ended_before_the_list_loses_nothing() {
+        let port = port();
+        let mut examples = open(&port);
+        let before = port.stored().clone();
+        for class in 0..3 {
+            add(&mut examples, &port, class).unwrap();
+        }
+        let index = Scope::of("x").key("examples");
+        assert!(!before.contains_key(&index));
+        port.stored().remove(&index);
+        assert_eq!(open(&port).all(), examples.all());
+    }
+
+    #[test]
+    fn a_cleared_store_takes_its_examples_along() {
+        let port = port();
+        let mut examples = open(&port);
+        add(&mut examples, &port, 1).unwrap();
+        port.stored().clear();
+        block_on(examples.refresh(&port)).unwrap();
+        assert!(examples.all().is_empty());
+        // The next one is not taken for the one that was.
+        assert_eq!(add(&mut examples, &port, 2).unwrap(), 1);
     }
 
     #[test]

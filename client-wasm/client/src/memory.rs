@@ -2,7 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
@@ -22,8 +24,8 @@ pub struct MemoryPort {
     pub requests: Rc<RefCell<Vec<Request>>>,
     /// Seconds since 1970, as the client will see them.
     pub unix_seconds: Rc<Cell<u64>>,
-    /// Fails every write while set, as a full disk does.
-    pub storage_fails: Rc<Cell<bool>>,
+    /// Refuses every write while set, as a full disk does; removing goes on.
+    pub full: Rc<Cell<bool>>,
     /// Milliseconds that pass from one look at the clock to the next.
     pub tick_ms: Rc<Cell<f64>>,
     seed: Rc<Cell<u64>>,
@@ -42,7 +44,7 @@ impl MemoryPort {
             cached: Rc::default(),
             requests: Rc::default(),
             unix_seconds: Rc::new(Cell::new(1_800_000_000)),
-            storage_fails: Rc::default(),
+            full: Rc::default(),
             tick_ms: Rc::new(Cell::new(0.01)),
             seed: Rc::new(Cell::new(seed)),
             clock_ms: Rc::default(),
@@ -60,8 +62,9 @@ impl MemoryPort {
     }
 
     fn write(&self) -> Result<(), Problem> {
-        match self.storage_fails.get() {
-            true => Err(Problem::new(Code::StorageFailed, "the memory port was told to fail")),
+        match self.full.get() {
+            true => Err(Problem::new(Code::StorageFull, "the memory port was told to be full")
+                .with_hint("free some space on this device")),
             false => Ok(()),
         }
     }
@@ -92,8 +95,18 @@ impl Port for MemoryPort {
         Ok(())
     }
 
-    async fn remove(&self, key: &str) -> Result<(), Problem> {
+    async fn swap(&self, key: &str, from: Option<&[u8]>, to: &[u8]) -> Result<bool, Problem> {
+        // Others may come in between a look and a write, as they do in a browser.
+        give_way().await;
+        if self.stored.borrow().get(key).map(Vec::as_slice) != from {
+            return Ok(false);
+        }
         self.write()?;
+        self.stored.borrow_mut().insert(key.to_owned(), to.to_vec());
+        Ok(true)
+    }
+
+    async fn remove(&self, key: &str) -> Result<(), Problem> {
         self.stored.borrow_mut().remove(key);
         Ok(())
     }
@@ -115,4 +128,30 @@ impl Port for MemoryPort {
     }
 
     async fn pause(&self) {}
+}
+
+/// Ready at the second look, so that whatever else waits on this thread goes first.
+async fn give_way() {
+    let mut waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    #[test]
+    fn two_pages_of_one_profile_keep_the_contract() {
+        let port = MemoryPort::new(1, |_| Err(Problem::new(Code::NetworkFailed, "no network")));
+        block_on(crate::port::contract::check(&port, &port.clone())).unwrap();
+    }
 }

@@ -11,7 +11,7 @@ use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
 use crate::device::Scope;
-use crate::port::Port;
+use crate::port::{Port, update};
 
 /// The differences of all patches that were trained here.
 pub struct Personal {
@@ -30,11 +30,17 @@ pub struct Change {
     difference: Vec<f32>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Stored {
     in_use: bool,
     examples: usize,
+}
+
+impl Stored {
+    fn of(change: &Change) -> Self {
+        Self { in_use: change.in_use, examples: change.examples }
+    }
 }
 
 impl Change {
@@ -77,8 +83,7 @@ impl Personal {
     /// Reads what was trained before. What is damaged is dropped: it can be trained again.
     pub async fn open<P: Port>(port: &P, scope: Scope) -> Result<Self, Problem> {
         let stored = port.load(&scope.key("personal")).await?;
-        let index: BTreeMap<Name, Stored> =
-            stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let index = read_index(stored.as_deref());
         let mut changes = BTreeMap::new();
         for (name, Stored { in_use, examples }) in index {
             let bytes =
@@ -99,18 +104,21 @@ impl Personal {
         self.changes.get(name)
     }
 
-    /// Keeps differences, durably.
+    /// Keeps differences, durably. Where the device cannot store them, they are used from memory all the same.
     pub async fn keep<P: Port>(
         &mut self,
         port: &P,
         changes: BTreeMap<Name, Change>,
     ) -> Result<(), Problem> {
-        for (name, change) in changes {
+        self.changes.extend(changes.clone());
+        for (name, change) in &changes {
             let bytes: Vec<u8> = change.difference.iter().flat_map(|d| d.to_le_bytes()).collect();
             port.store(&self.scope.key(&format!("personal/{name}")), &bytes).await?;
-            self.changes.insert(name, change);
         }
-        self.write_index(port).await
+        let own = |index: &mut BTreeMap<Name, Stored>| {
+            index.extend(changes.iter().map(|(name, change)| (name.clone(), Stored::of(change))));
+        };
+        self.change_index(port, own).await
     }
 
     /// Decides whether runs use a patch's difference.
@@ -120,32 +128,48 @@ impl Personal {
         name: &Name,
         in_use: bool,
     ) -> Result<(), Problem> {
-        match self.changes.get_mut(name) {
-            Some(change) if change.in_use != in_use => change.in_use = in_use,
+        let change = match self.changes.get_mut(name) {
+            Some(change) if change.in_use != in_use => change,
             _ => return Ok(()),
-        }
-        self.write_index(port).await
+        };
+        change.in_use = in_use;
+        let stored = Stored::of(change);
+        let insert = |index: &mut BTreeMap<Name, Stored>| {
+            index.insert(name.clone(), stored);
+        };
+        self.change_index(port, insert).await
     }
 
     /// Forgets every difference.
     pub async fn clear<P: Port>(&mut self, port: &P) -> Result<(), Problem> {
         let gone = std::mem::take(&mut self.changes);
-        self.write_index(port).await?;
+        self.change_index(port, BTreeMap::clear).await?;
         for name in gone.keys() {
             port.remove(&self.scope.key(&format!("personal/{name}"))).await?;
         }
         Ok(())
     }
 
-    async fn write_index<P: Port>(&self, port: &P) -> Result<(), Problem> {
-        let stored = |c: &Change| Stored { in_use: c.in_use, examples: c.examples };
-        let index: BTreeMap<&Name, Stored> =
-            self.changes.iter().map(|(n, c)| (n, stored(c))).collect();
-        let bytes = serde_json::to_vec(&index).map_err(|e| {
-            Problem::new(Code::StorageFailed, format!("the index of personal weights: {e}"))
-        })?;
-        port.store(&self.scope.key("personal"), &bytes).await
+    /// Changes the index as it is stored now: another page may have trained other patches.
+    async fn change_index<P: Port>(
+        &self,
+        port: &P,
+        change: impl Fn(&mut BTreeMap<Name, Stored>),
+    ) -> Result<(), Problem> {
+        let changed = |stored: Option<&[u8]>| {
+            let mut index = read_index(stored);
+            change(&mut index);
+            let bytes = serde_json::to_vec(&index).map_err(|e| {
+                Problem::new(Code::StorageFailed, format!("the index of personal weights: {e}"))
+            })?;
+            Ok((bytes, ()))
+        };
+        update(port, &self.scope.key("personal"), changed).await
     }
+}
+
+fn read_index(stored: Option<&[u8]>) -> BTreeMap<Name, Stored> {
+    stored.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
 }
 
 fn flat(patch: &Patch) -> Result<Vec<f32>, Problem> {
@@ -189,6 +213,23 @@ mod tests {
         block_on(open().clear(&port)).unwrap();
         assert_eq!(open().change(&name), None);
         assert_eq!(port.stored().len(), 1);
+    }
+
+    #[test]
+    fn two_pages_keep_each_others_differences_and_a_full_device_uses_memory() {
+        let patch = &Fashion::load().patches[2];
+        let change = Change::between(&filled(patch, 1.0), &filled(patch, 1.5), 8, true).unwrap();
+        let port =
+            MemoryPort::new(1, |_| Err(Problem::new(Code::NetworkFailed, "no network here")));
+        let open = || block_on(Personal::open(&port, Scope::of("x"))).unwrap();
+        let (mut one, mut two) = (open(), open());
+        let of = |name: &str| BTreeMap::from([(Name::new(name).unwrap(), change.clone())]);
+        block_on(one.keep(&port, of("a"))).unwrap();
+        block_on(two.keep(&port, of("b"))).unwrap();
+        assert_eq!(open().changes.len(), 2);
+        port.full.set(true);
+        assert!(block_on(one.keep(&port, of("c"))).unwrap_err().is(Code::StorageFull));
+        assert_eq!(one.change(&Name::new("c").unwrap()), Some(&change));
     }
 
     #[test]

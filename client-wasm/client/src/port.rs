@@ -6,6 +6,9 @@
 use std::collections::BTreeMap;
 
 use backstitch_protocol::Problem;
+use backstitch_protocol::problem::Code;
+
+pub mod contract;
 
 /// What is asked of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +107,27 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
+/// Times that a change is tried again because others wrote in between; each time, somebody got on.
+const ATTEMPTS: usize = 1000;
+
+/// Changes what is stored under a key so that nothing is lost which another page of this device writes at the same
+/// time. `change` gets what is stored and gives what shall be, and is asked again where that has moved.
+pub async fn update<P: Port, T>(
+    port: &P,
+    key: &str,
+    mut change: impl FnMut(Option<&[u8]>) -> Result<(Vec<u8>, T), Problem>,
+) -> Result<T, Problem> {
+    for _ in 0..ATTEMPTS {
+        let from = port.load(key).await?;
+        let (to, result) = change(from.as_deref())?;
+        if from.as_deref() == Some(to.as_slice()) || port.swap(key, from.as_deref(), &to).await? {
+            return Ok(result);
+        }
+    }
+    let detail = format!("`{key}` was changed by others {ATTEMPTS} times in a row");
+    Err(Problem::new(Code::Conflict, detail).with_hint("close other pages of this site"))
+}
+
 /// The outside world. Its futures need not be `Send`: a client lives on one thread.
 #[allow(async_fn_in_trait, reason = "a client lives on one thread; no caller needs Send futures")]
 pub trait Port {
@@ -113,8 +137,13 @@ pub trait Port {
     /// The bytes stored under a key, or `None` where there are none.
     async fn load(&self, key: &str) -> Result<Option<Vec<u8>>, Problem>;
 
-    /// Stores bytes under a key, durably before it returns.
+    /// Stores bytes under a key, durably before it returns. `storage_full` where there is no room, and then everything
+    /// else stays as it was.
     async fn store(&self, key: &str, bytes: &[u8]) -> Result<(), Problem>;
+
+    /// Stores bytes under a key if that still holds `from`, where `None` stands for nothing, and says whether it did:
+    /// another page, worker or process of this device may have written meanwhile. No other write comes in between.
+    async fn swap(&self, key: &str, from: Option<&[u8]>, to: &[u8]) -> Result<bool, Problem>;
 
     /// Removes a key; one that does not exist is no error.
     async fn remove(&self, key: &str) -> Result<(), Problem>;

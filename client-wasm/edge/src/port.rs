@@ -113,6 +113,10 @@ impl Port for NativePort {
         self.storage.store(key, bytes)
     }
 
+    async fn swap(&self, key: &str, from: Option<&[u8]>, to: &[u8]) -> Result<bool, Problem> {
+        self.storage.swap(key, from, to)
+    }
+
     async fn remove(&self, key: &str) -> Result<(), Problem> {
         self.storage.remove(key)
     }
@@ -141,6 +145,7 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
+    use backstitch_client::port::{contract, update};
     use futures::executor::block_on;
 
     use super::*;
@@ -170,6 +175,34 @@ mod tests {
         assert_eq!(response.headers["etag"], "\"7\"");
         assert!(get(&url, 0).unwrap_err().is(Code::NetworkFailed));
         assert!(get("http://127.0.0.1:9/x", 2).unwrap_err().is(Code::NetworkFailed));
+    }
+
+    #[test]
+    fn memory_and_folders_keep_the_contract() {
+        let memory = NativePort::in_memory(Network::default());
+        block_on(contract::check(&memory, &memory)).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let open = || NativePort::in_folder(Network::default(), folder.path()).unwrap();
+        block_on(contract::check(&open(), &open())).unwrap();
+    }
+
+    #[test]
+    fn of_what_two_processes_change_nothing_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let add = || {
+            let port = NativePort::in_folder(Network::default(), folder.path()).unwrap();
+            for _ in 0..50 {
+                let longer = |stored: Option<&[u8]>| {
+                    let mut bytes = stored.unwrap_or_default().to_vec();
+                    bytes.push(1);
+                    Ok((bytes, ()))
+                };
+                block_on(update(&port, "shared", longer)).unwrap();
+            }
+        };
+        std::thread::scope(|threads| (0..4).for_each(|_| drop(threads.spawn(add))));
+        let port = NativePort::in_folder(Network::default(), folder.path()).unwrap();
+        assert_eq!(block_on(port.load("shared")).unwrap().unwrap().len(), 200);
     }
 
     #[test]

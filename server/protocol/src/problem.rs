@@ -111,6 +111,8 @@ codes! {
     PatchUnknown = "patch_unknown", 404, "The library has no such patch";
     /// Storage on the device failed.
     StorageFailed = "storage_failed", 500, "The device's storage failed";
+    /// The device has no room left for what must be stored.
+    StorageFull = "storage_full", 507, "The device's storage is full";
     /// The caller cancelled.
     Aborted = "aborted", 499, "The operation was cancelled";
     /// The model was closed.

@@ -51,7 +51,8 @@ impl<P: Port> Client<P> {
         let device = device.as_ref().map_err(Clone::clone)?;
         let draft = self.draft(&live, &task, device).await?;
         let ledger = device.ledger(&self.port).await;
-        let refusal = self.refusal(device, &ledger, &task, &draft);
+        let consent = device.consent(&self.port).await;
+        let refusal = self.refusal(consent, &ledger, &task, &draft);
         let spent =
             ledger.as_ref().map(|l| l.spent(&task, self.port.unix_seconds())).unwrap_or_default();
         let after = spent.checked_add(task.cost()).unwrap_or(RhoQuanta(u64::MAX));
@@ -119,16 +120,17 @@ impl<P: Port> Client<P> {
         live: &Adapted,
         task: &TaskEntry,
     ) -> Result<Result<(Receipt, usize), Problem>, Problem> {
-        if !device.consent() {
+        if !device.consent(&self.port).await {
             return Ok(Err(consent_missing()));
         }
-        let mut ledger = match device.ledger(&self.port).await {
+        let ledger = match device.ledger(&self.port).await {
             Ok(ledger) => ledger,
             Err(problem) => return Ok(Err(problem)),
         };
         let key = self.scope.key(&format!("pending/{}", task.name));
         let stored = self.port.load(&key).await?;
-        let pending: Option<Pending> = stored.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let pending: Option<Pending> =
+            stored.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
         let begun = pending.filter(|p| p.fits(task)).and_then(|p| p.frame());
         let frame = match begun {
             Some(frame) => frame,
@@ -152,31 +154,42 @@ impl<P: Port> Client<P> {
             Err(problem) if is_refusal(&problem) => return Ok(Err(problem)),
             drawn => drawn?,
         };
-        if !ledger.took_part(&task.name, task.round) {
-            if let Err(refusal) = ledger.permit(task, self.port.unix_seconds()) {
-                return Ok(Err(refusal));
-            }
-            // Written down in this order: a crash in between costs nothing or is resumed, and never counts less.
-            let pending = serde_json::to_vec(&Pending::new(task, &frame))
-                .map_err(|e| Problem::new(Code::StorageFailed, format!("the contribution: {e}")))?;
-            self.port.store(&key, &pending).await?;
-            ledger.append(
-                Kind::Contribution,
-                task.name.clone(),
-                task.round,
-                self.port.unix_seconds(),
-                task.cost(),
-            );
-            device.write_ledger(&self.port, &ledger).await?;
+        if !ledger.took_part(&task.name, task.round)
+            && let Err(refusal) = self.write_down(device, task, (&key, stored), &frame).await
+        {
+            return Ok(Err(refusal));
         }
-        let post = (frame, token);
-        self.send(device, &mut ledger, task, &key, post).await.map(Ok)
+        self.send(device, task, &key, (frame, token)).await.map(Ok)
+    }
+
+    /// Writes the contribution and then the ledger: a crash in between costs nothing or is resumed, and never counts
+    /// less. Of two pages that contribute at the same time, one is refused here.
+    async fn write_down(
+        &self,
+        device: &Device,
+        task: &TaskEntry,
+        (key, stored): (&str, Option<Vec<u8>>),
+        frame: &[u8],
+    ) -> Result<(), Problem> {
+        let pending = serde_json::to_vec(&Pending::new(task, frame))
+            .map_err(|e| Problem::new(Code::StorageFailed, format!("the contribution: {e}")))?;
+        let now = self.port.unix_seconds();
+        device.ledger(&self.port).await?.permit(task, now)?;
+        if !self.port.swap(key, stored.as_deref(), &pending).await? {
+            let what = "another page of this device contributes just now";
+            return Err(Problem::new(Code::Conflict, what).with_hint("look at what it says"));
+        }
+        let append = |ledger: &mut Ledger| {
+            ledger.permit(task, now)?;
+            ledger.append(Kind::Contribution, task.name.clone(), task.round, now, task.cost());
+            Ok(())
+        };
+        device.change_ledger(&self.port, append).await
     }
 
     async fn send(
         &self,
         device: &Device,
-        ledger: &mut Ledger,
         task: &TaskEntry,
         key: &str,
         (frame, token): (Vec<u8>, Option<Token>),
@@ -201,14 +214,12 @@ impl<P: Port> Client<P> {
                 match verdict(&problem) {
                     Verdict::NotAdded => {
                         let now = self.port.unix_seconds();
-                        ledger.append(
-                            Kind::Refused,
-                            task.name.clone(),
-                            task.round,
-                            now,
-                            RhoQuanta::default(),
-                        );
-                        device.write_ledger(&self.port, ledger).await?;
+                        let refuse = |ledger: &mut Ledger| {
+                            let (name, free) = (task.name.clone(), RhoQuanta::default());
+                            ledger.append(Kind::Refused, name, task.round, now, free);
+                            Ok(())
+                        };
+                        device.change_ledger(&self.port, refuse).await?;
                         self.port.remove(key).await?;
                         if problem.is(Code::TokenInvalid) {
                             self.drop_token(task).await?;
@@ -258,12 +269,12 @@ impl<P: Port> Client<P> {
 
     fn refusal(
         &self,
-        device: &Device,
+        consent: bool,
         ledger: &Result<Ledger, Problem>,
         task: &TaskEntry,
         draft: &Draft,
     ) -> Result<(), Problem> {
-        if !device.consent() {
+        if !consent {
             return Err(consent_missing());
         }
         ledger.as_ref().map_err(Clone::clone)?.permit(task, self.port.unix_seconds())?;

@@ -92,7 +92,10 @@ impl<P: Port> Client<P> {
             Ok(device) => device.ledger(&self.port).await,
             Err(problem) => Err(problem.clone()),
         };
-        let consent = device.as_ref().is_ok_and(|d| d.consent());
+        let consent = match device.as_ref() {
+            Ok(device) => device.consent(&self.port).await,
+            Err(_) => false,
+        };
         let now = self.port.unix_seconds();
         let tasks =
             catalog.tasks.iter().map(|task| task_privacy(task, &ledger, consent, now)).collect();
@@ -132,8 +135,8 @@ impl<P: Port> Client<P> {
     /// Records whether the user agrees to contribute.
     pub async fn consent(&self, agreed: bool) -> Result<Privacy, Problem> {
         self.check_open()?;
-        let mut device = self.device.lock().await;
-        match device.as_mut() {
+        let device = self.device.lock().await;
+        match device.as_ref() {
             Ok(device) => device.set_consent(&self.port, agreed).await?,
             Err(problem) => return Err(problem.clone()),
         }

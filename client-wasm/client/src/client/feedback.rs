@@ -5,6 +5,7 @@ use backstitch_protocol::id::Name;
 
 use super::{Client, RunOptions};
 use crate::examples::Target;
+use crate::feedback::{Feedback, Outcome};
 use crate::input::Input;
 use crate::port::Port;
 use crate::report::{Considered, RunResult};
@@ -27,6 +28,7 @@ impl<P: Port> Client<P> {
         let right = |output: &[f32]| f64::from(u8::from(argmax(output) == Some(*class)));
         let before = right(&ran.output);
         let chosen: Vec<Name> = ran.patches.iter().map(|used| used.name.clone()).collect();
+        let mut outcomes = Vec::new();
         for considered in self.to_judge(ran) {
             let mut names = chosen.clone();
             match considered.chosen {
@@ -38,10 +40,11 @@ impl<P: Port> Client<P> {
             let after = right(&self.run(input, &options, &|| false).await?.output);
             let outcome = if considered.chosen { before - after } else { after - before };
             let expected = considered.gain.unwrap_or_default() - considered.correction;
-            self.feedback.borrow_mut().observe(&considered.name, outcome, expected);
+            outcomes.push(Outcome { patch: considered.name.clone(), outcome, expected });
         }
-        let (key, bytes) = self.feedback.borrow().stored()?;
-        self.port.store(&key, &bytes).await
+        let now = Feedback::record(&self.port, self.scope.clone(), &outcomes).await?;
+        self.feedback.replace(now);
+        Ok(())
     }
 
     /// Patches that this input is meant for, whether they were chosen or not.

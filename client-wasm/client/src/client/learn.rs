@@ -1,6 +1,6 @@
 //! Takes examples from the user. They stay on this device; what an experiment asks of them is one randomised bit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::{ArmEntry, ExperimentEntry};
@@ -15,10 +15,11 @@ use crate::catalog::success;
 use crate::device::Device;
 use crate::examples::{Examples, MAX_EXAMPLES, Target};
 use crate::experiment::{Window, cost};
+use crate::feedback::Feedback;
 use crate::input::{Input, invalid};
-use crate::ledger::Kind;
+use crate::ledger::{Kind, Ledger};
 use crate::library::Library;
-use crate::port::{Port, Request};
+use crate::port::{Port, Request, update};
 use crate::report::{ExampleCounts, LearnResult, Ranked, RunResult, label_counts};
 
 /// What the user says is right.
@@ -84,15 +85,16 @@ impl<P: Port> Client<P> {
         let target = target_of(&live.library, answer)?;
         let prepared = prepare(&live.library, input)?;
         let mut examples = self.examples.lock().await;
-        let id = examples.add(&self.port, prepared.shape, prepared.values, target).await?;
+        let id = examples.add(&self.port, prepared.shape, prepared.values, target).await;
         self.drop_old_activations(&examples);
-        Ok((id, counts(&live, &examples)))
+        Ok((id?, counts(&live, &examples)))
     }
 
     /// The examples on this device.
     pub async fn examples(&self) -> Result<ExampleCounts, Problem> {
         self.check_open()?;
-        let examples = self.examples.lock().await;
+        let mut examples = self.examples.lock().await;
+        examples.refresh(&self.port).await?;
         Ok(counts(&self.live(), &examples))
     }
 
@@ -105,12 +107,9 @@ impl<P: Port> Client<P> {
         let mut personal = self.personal.lock().await;
         personal.clear(&self.port).await?;
         self.activations.borrow_mut().clear();
-        self.feedback.borrow_mut().clear();
-        let (key, bytes) = self.feedback.borrow().stored()?;
-        self.port.store(&key, &bytes).await?;
+        self.feedback.replace(Feedback::forget(&self.port, self.scope.clone()).await?);
         let mut windows = self.windows.lock().await;
-        windows.retain(|_, window| window.sent);
-        self.write_windows(&windows).await?;
+        *windows = self.change_windows(|windows| windows.retain(|_, w| w.sent)).await?;
         for task in &self.library().catalog.tasks {
             self.port.remove(&self.scope.key(&format!("pending/{}", task.name))).await?;
             self.drop_token(task).await?;
@@ -118,9 +117,9 @@ impl<P: Port> Client<P> {
         self.adapt(self.library(), &personal).await
     }
 
-    fn drop_old_activations(&self, examples: &Examples) {
-        let oldest = examples.all().first().map_or(0, |e| e.id);
-        self.activations.borrow_mut().retain(|(_, id), _| *id >= oldest);
+    pub(super) fn drop_old_activations(&self, examples: &Examples) {
+        let kept: BTreeSet<u64> = examples.all().iter().map(|e| e.id).collect();
+        self.activations.borrow_mut().retain(|(_, id), _| kept.contains(id));
     }
 
     /// Adds the outcome to every experiment that this device is in, and sends what has become due.
@@ -129,59 +128,96 @@ impl<P: Port> Client<P> {
         let Ok(device) = device.as_ref() else { return Ok(()) };
         let mut windows = self.windows.lock().await;
         for (experiment, arm) in arms(&live.library, device.secret())? {
-            let window = windows.entry(experiment.name.clone()).or_default();
-            if window.seed != experiment.seed {
-                *window = Window::new(experiment);
-            }
-            if !window.is_full(experiment) {
-                window.observe(experiment, right, self.uniform()?);
-            }
-            if window.is_full(experiment) && !window.sent && device.consent() {
-                self.report(device, experiment, arm, window).await?;
+            let uniform = self.uniform()?;
+            let observe = |windows: &mut BTreeMap<Name, Window>| {
+                let window = windows.entry(experiment.name.clone()).or_default();
+                if window.seed != experiment.seed {
+                    *window = Window::new(experiment);
+                }
+                window.observe(experiment, right, uniform);
+            };
+            *windows = self.change_windows(observe).await?;
+            let full = windows.get(&experiment.name).filter(|w| w.is_full(experiment) && !w.sent);
+            if let Some(window) = full
+                && device.consent(&self.port).await
+            {
+                let fresh = window.report.is_none();
+                *windows = self.report(device, experiment, arm, fresh).await?;
             }
         }
-        self.write_windows(&windows).await
+        Ok(())
     }
 
-    /// Sends the report of a full window, once: it is written into the ledger first.
+    /// Sends the report of a full window: it is written into the ledger and fixed before it leaves, so that whatever
+    /// ends this page, the same report is sent again, and no other.
     async fn report(
         &self,
         device: &Device,
         experiment: &ExperimentEntry,
         arm: &ArmEntry,
-        window: &mut Window,
-    ) -> Result<(), Problem> {
-        let fresh = window.report.is_none();
-        let uniform = self.uniform()?;
-        let report: Report = window.report(experiment, arm, device.secret(), uniform)?.clone();
+        fresh: bool,
+    ) -> Result<BTreeMap<Name, Window>, Problem> {
         if fresh {
-            let mut ledger = device.ledger(&self.port).await?;
             let now = self.port.unix_seconds();
-            ledger.append(Kind::Report, experiment.name.clone(), 0, now, cost(experiment));
-            device.write_ledger(&self.port, &ledger).await?;
+            let append = |ledger: &mut Ledger| {
+                ledger.append(Kind::Report, experiment.name.clone(), 0, now, cost(experiment));
+                Ok(())
+            };
+            device.change_ledger(&self.port, append).await?;
         }
+        let uniform = self.uniform()?;
+        let fix = |windows: &mut BTreeMap<Name, Window>| {
+            let window = windows.get_mut(&experiment.name);
+            // One that another page has begun anew since is not full, and has no report.
+            window.and_then(|w| w.report(experiment, arm, device.secret(), uniform).ok().cloned());
+        };
+        let windows = self.change_windows(fix).await?;
+        let report = windows.get(&experiment.name).and_then(|window| window.report.as_ref());
+        let Some(report) = report else { return Ok(windows) };
+        match self.post_report(experiment, report).await? {
+            true => {
+                let sent = |windows: &mut BTreeMap<Name, Window>| {
+                    windows.entry(experiment.name.clone()).and_modify(|w| w.sent = true);
+                };
+                self.change_windows(sent).await
+            }
+            false => Ok(windows),
+        }
+    }
+
+    /// Whether the report need not be sent again.
+    async fn post_report(
+        &self,
+        experiment: &ExperimentEntry,
+        report: &Report,
+    ) -> Result<bool, Problem> {
         let body = serde_json::to_vec(&report).map_err(|e| {
             Problem::new(Code::Internal, format!("the report does not serialise: {e}"))
         })?;
         let library = &self.library().catalog.library;
         let url = self.address.below(&format!("experiments/{library}.{}/reports", experiment.name));
         let answer = self.port.fetch(Request::post(url, "application/json", body)).await;
-        match answer.and_then(|response| success(response, "the report")) {
-            Ok(_) => window.sent = true,
+        Ok(match answer.and_then(|response| success(response, "the report")) {
+            Ok(_) => true,
             // The experiment is over or has the report in other words; sending again would not help.
-            Err(problem) if problem.status() < 500 && !problem.is(Code::RateLimited) => {
-                window.sent = true
-            }
-            Err(_) => {}
-        }
-        Ok(())
+            Err(problem) => problem.status() < 500 && !problem.is(Code::RateLimited),
+        })
     }
 
-    async fn write_windows(&self, windows: &BTreeMap<Name, Window>) -> Result<(), Problem> {
-        let bytes = serde_json::to_vec(windows).map_err(|e| {
-            Problem::new(Code::StorageFailed, format!("the experiments' outcomes: {e}"))
-        })?;
-        self.port.store(&self.scope.key("windows"), &bytes).await
+    /// Changes the experiments' windows as they are stored now, and returns them.
+    async fn change_windows(
+        &self,
+        change: impl Fn(&mut BTreeMap<Name, Window>),
+    ) -> Result<BTreeMap<Name, Window>, Problem> {
+        let changed = |stored: Option<&[u8]>| {
+            let mut windows = read_windows(stored);
+            change(&mut windows);
+            let bytes = serde_json::to_vec(&windows).map_err(|e| {
+                Problem::new(Code::StorageFailed, format!("the experiments' outcomes: {e}"))
+            })?;
+            Ok((bytes, windows))
+        };
+        update(&self.port, &self.scope.key("windows"), changed).await
     }
 
     /// A fresh draw from [0, 1) with 53 random bits.
@@ -190,6 +226,11 @@ impl<P: Port> Client<P> {
         self.port.random(&mut bytes)?;
         Ok((u64::from_le_bytes(bytes) >> 11) as f64 / (1u64 << 53) as f64)
     }
+}
+
+/// What is damaged starts again, as its report was not sent twice: the server drops a second one of the same device.
+pub(super) fn read_windows(stored: Option<&[u8]>) -> BTreeMap<Name, Window> {
+    stored.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
 }
 
 fn target_of(library: &Library, answer: &Answer) -> Result<Target, Problem> {
@@ -224,6 +265,7 @@ fn counts(live: &Adapted, examples: &Examples) -> ExampleCounts {
         total: all.len(),
         training: all.len() - held_out,
         held_out,
+        unsaved: examples.unsaved(),
         bytes: examples.bytes(),
         limit: MAX_EXAMPLES,
         per_label: label_counts(&live.library.catalog.primary.labels, &examples.per_class()),

@@ -1,19 +1,17 @@
 //! Opens a library: catalog, files, programs, and what this device remembers.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backstitch_protocol::Problem;
-use backstitch_protocol::id::Name;
 use futures::lock::Mutex;
 
+use super::learn::read_windows;
 use super::{Adapted, Cancelled, Client, Options, check_cancelled};
 use crate::catalog::{Address, Source, blob};
 use crate::cost::CostModel;
 use crate::device::{Device, Scope};
 use crate::examples::Examples;
-use crate::experiment::Window;
 use crate::feedback::Feedback;
 use crate::library::Library;
 use crate::overlap::Overlap;
@@ -47,7 +45,7 @@ impl<P: Port> Client<P> {
         check_cancelled(cancelled)?;
         let examples = Examples::open(&port, scope.clone()).await?;
         let personal = Personal::open(&port, scope.clone()).await?;
-        let windows = open_windows(&port, &scope).await?;
+        let windows = read_windows(port.load(&scope.key("windows")).await?.as_deref());
         let feedback = Feedback::open(&port, scope.clone()).await?;
         let secret = device.as_ref().ok().map(|d| *d.secret());
         let adapted = Adapted::of(Arc::new(library), secret.as_ref(), &personal)?;
@@ -99,11 +97,4 @@ impl<P: Port> Client<P> {
             cost.declare(&super::estimate::stage_of(&slot.shared), slot.shared.compiled.macs);
         }
     }
-}
-
-/// The windows of experiments; what is damaged starts again, as its report was not sent twice: the server drops
-/// a second one of the same device.
-async fn open_windows<P: Port>(port: &P, scope: &Scope) -> Result<BTreeMap<Name, Window>, Problem> {
-    let stored = port.load(&scope.key("windows")).await?;
-    Ok(stored.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default())
 }

@@ -1,5 +1,7 @@
 //! The client against a scripted server, on the real sample library.
 
+mod pages;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::OnceLock;

@@ -95,9 +95,10 @@ impl<P: Port> Client<P> {
             changes.insert(version.name.clone(), change);
         }
         let mut personal = self.personal.lock().await;
-        personal.keep(&self.port, changes).await?;
+        let kept = personal.keep(&self.port, changes).await;
         // A newer library may have come meanwhile; the difference goes on top of it.
         self.adapt(self.library(), &personal).await?;
+        kept.map_err(in_memory_only)?;
         Ok(TrainReport {
             patches: names,
             steps: trained.curve.len(),
@@ -122,7 +123,12 @@ impl<P: Port> Client<P> {
         trainer: &Trainer,
         cancelled: &Cancelled<'_>,
     ) -> Result<Material, Problem> {
-        let mut all = self.examples.lock().await.all().to_vec();
+        let mut all = {
+            let mut examples = self.examples.lock().await;
+            examples.refresh(&self.port).await?;
+            self.drop_old_activations(&examples);
+            examples.all().to_vec()
+        };
         let most = (ACTIVATION_BYTES / trainer.activation_bytes().max(1)).max(trainer.batch());
         all.drain(..all.len().saturating_sub(most));
         self.make_room(key);
@@ -229,6 +235,12 @@ impl<P: Port> Client<P> {
         let finite = start.iter().flatten().all(|w| w.is_finite());
         Ok(if finite { start } else { base.to_vec() })
     }
+}
+
+fn in_memory_only(problem: Problem) -> Problem {
+    problem.with_hint(
+        "free some space on this device and train again; until this page is closed, the weights are used from memory",
+    )
 }
 
 pub(super) fn score(

@@ -141,6 +141,8 @@ pub struct ExampleCounts {
     pub total: usize,
     pub training: usize,
     pub held_out: usize,
+    /// In memory only, because the device has no room for them.
+    pub unsaved: usize,
     pub bytes: usize,
     pub limit: usize,
     pub per_label: Vec<LabelCount>,

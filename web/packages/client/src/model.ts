@@ -63,7 +63,11 @@ export class Model {
     return result;
   }
 
-  /** Keeps an example on this device: the input and its right label, by name or index. */
+  /**
+   * Keeps an example on this device: the input and its right label, by name or index. On a device without room it
+   * fails with `storage_full`; the example is then used from memory until the page is closed, and stored with the
+   * next one that fits.
+   */
   async learn(input: Input, target: string | number, { signal }: CallOptions = {}): Promise<LearnResult> {
     const { input: wire, transfer } = await cross(input);
     return this.#worker.channel.call("learn", { input: wire, target }, { signal, transfer });
@@ -81,7 +85,9 @@ export class Model {
   }: TrainOptions = {}): Promise<TrainReport> {
     if (background) await idle(signal);
     if (this.#closed) throw closed();
-    if (!this.#call.persist) return this.#worker.channel.call("train", options, { signal, onProgress });
+    // What is not stored is known to the first worker alone; runs wait for such a training.
+    if (!this.#call.persist || (await this.examples({ signal })).unsaved > 0)
+      return this.#worker.channel.call("train", options, { signal, onProgress });
     const trainer = (this.#trainer ??= startWorker(this.#workerUrl, () => undefined));
     try {
       await trainer.channel.call("open", this.#call, { signal });

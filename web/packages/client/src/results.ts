@@ -87,6 +87,8 @@ export interface ExampleCounts {
   training: number;
   /** Every fifth example judges the training and is never trained on. */
   held_out: number;
+  /** In memory only, because the device has no room for them; stored with the next one that fits. */
+  unsaved: number;
   bytes: number;
   limit: number;
   per_label: { label: string; count: number }[];

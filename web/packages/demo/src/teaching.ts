@@ -103,6 +103,8 @@ export class Teaching {
       await work();
     } catch (thrown) {
       if ((thrown as Error).name !== "AbortError") this.studio.report(thrown);
+      // A device without room keeps in memory what was just taught.
+      await this.load().catch(() => undefined);
     } finally {
       this.busy = false;
       this.studio.changed();
