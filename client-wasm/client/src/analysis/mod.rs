@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use series::Series;
+pub use series::{Series, Sliding};
 
 use crate::preprocessing::Plane;
 

@@ -4,12 +4,15 @@
 //! clock: their features are averaged, their spectra summed. Only the newest [`MAX_STEPS`] samples are looked at.
 
 mod changes;
+mod sliding;
 mod spectrum;
 
 use backstitch_protocol::Problem;
 
 use super::{Description, FeatureVector, describe};
 use crate::input::invalid;
+
+pub use sliding::Sliding;
 
 /// Samples of a channel that are looked at.
 const MAX_STEPS: usize = 1 << 14;
@@ -138,38 +141,77 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
 
 /// The features of a series.
 pub(super) fn features(series: &Series) -> FeatureVector {
-    let channels = series.channels as f64;
     let rows: Vec<Channel> = series.rows().map(Channel::of).collect();
-    let mean = |of: &dyn Fn(&Channel) -> f64| rows.iter().map(of).sum::<f64>() / channels;
+    let lines: Vec<Line> = rows.iter().map(|row| row.line).collect();
+    feature_vector(series.steps(), &lines, rhythm_of(&rows, series.rate_hz))
+}
+
+/// What takes a whole window: the spectra's and the level's features.
+fn rhythm_of(rows: &[Channel], rate_hz: f64) -> [(&'static str, f64); 5] {
     let flats: Vec<&[f64]> = rows.iter().map(|row| row.detrended.as_slice()).collect();
-    let rhythm = spectrum::rhythm(&flats, series.rate_hz);
+    let rhythm = spectrum::rhythm(&flats, rate_hz);
     let standard: Vec<Vec<f64>> = rows.iter().map(Channel::standardised).collect();
-    let values = [
-        ("series.length", series.steps() as f64),
-        ("series.missing_share", mean(&|c| c.missing)),
-        ("series.level", mean(&|c| c.level)),
-        ("series.spread", mean(&|c| c.spread)),
-        ("series.noise", mean(&|c| c.noise)),
-        ("series.noise_share", mean(&Channel::noise_share)),
-        ("series.trend", mean(&|c| c.trend)),
-        ("series.trend_strength", mean(&|c| c.strength)),
+    [
         ("series.dominant_frequency", rhythm.dominant_hz),
         ("series.spectral_entropy", rhythm.entropy),
         ("series.seasonality", rhythm.seasonality),
         ("series.period", rhythm.period_s),
         ("series.change_points", changes::count(&standard) as f64),
-    ];
-    FeatureVector(values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    ]
 }
 
-/// What is measured on one channel.
-struct Channel {
+fn feature_vector(steps: usize, lines: &[Line], rhythm: [(&'static str, f64); 5]) -> FeatureVector {
+    let mean = |of: &dyn Fn(&Line) -> f64| lines.iter().map(of).sum::<f64>() / lines.len() as f64;
+    let values = [
+        ("series.length", steps as f64),
+        ("series.missing_share", mean(&|c| c.missing)),
+        ("series.level", mean(&|c| c.level)),
+        ("series.spread", mean(&|c| c.spread)),
+        ("series.noise", mean(&|c| c.noise)),
+        ("series.noise_share", mean(&Line::noise_share)),
+        ("series.trend", mean(&|c| c.trend)),
+        ("series.trend_strength", mean(&|c| c.strength)),
+    ];
+    let all = values.into_iter().chain(rhythm);
+    FeatureVector(all.map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// Level, line and noise of one channel.
+#[derive(Clone, Copy, Debug)]
+struct Line {
     missing: f64,
     level: f64,
     spread: f64,
     noise: f64,
+    slope: f64,
     trend: f64,
     strength: f64,
+    /// Rounding leaves a flat channel a deviation that means nothing.
+    flat: bool,
+}
+
+impl Line {
+    /// `squares` is Σ(v − level)², `across` Σ(i − middle)(v − level).
+    fn of(steps: usize, level: f64, squares: f64, across: f64, missing: f64, noise: f64) -> Self {
+        let n = steps as f64;
+        // Σ(i − (n−1)/2)² = n(n² − 1)/12.
+        let along = n * (n * n - 1.0) / 12.0;
+        let slope = if along > 0.0 { across / along } else { 0.0 };
+        let spread = (squares / n).sqrt();
+        let flat = spread <= 1e-9 * level.abs();
+        let strength =
+            if squares > 0.0 && !flat { (slope * across / squares).clamp(0.0, 1.0) } else { 0.0 };
+        Self { missing, level, spread, noise, slope, trend: slope * (n - 1.0), strength, flat }
+    }
+
+    fn noise_share(&self) -> f64 {
+        if self.spread > 0.0 { (self.noise / self.spread).min(1.0) } else { 0.0 }
+    }
+}
+
+/// What is measured on one channel.
+struct Channel {
+    line: Line,
     filled: Vec<f64>,
     /// Without the least-squares line.
     detrended: Vec<f64>,
@@ -184,36 +226,21 @@ impl Channel {
         let middle = (n - 1.0) / 2.0;
         let across: f64 =
             filled.iter().enumerate().map(|(i, v)| (i as f64 - middle) * (v - level)).sum();
-        // Σ(i − (n−1)/2)² = n(n² − 1)/12.
-        let along = n * (n * n - 1.0) / 12.0;
-        let slope = if along > 0.0 { across / along } else { 0.0 };
-        // Rounding leaves a flat channel a deviation that means nothing.
-        let flat = (squares / n).sqrt() <= 1e-9 * level.abs();
-        let line = |(i, v): (usize, &f64)| match flat {
+        let missing = row.iter().filter(|v| !v.is_finite()).count() as f64 / n;
+        let line = Line::of(row.len(), level, squares, across, missing, noise(row));
+        let rest = |(i, v): (usize, &f64)| match line.flat {
             true => 0.0,
-            false => v - level - slope * (i as f64 - middle),
+            false => v - level - line.slope * (i as f64 - middle),
         };
-        Self {
-            missing: row.iter().filter(|v| !v.is_finite()).count() as f64 / n,
-            level,
-            spread: (squares / n).sqrt(),
-            noise: noise(row),
-            trend: slope * (n - 1.0),
-            strength: if squares > 0.0 { (slope * across / squares).clamp(0.0, 1.0) } else { 0.0 },
-            detrended: filled.iter().enumerate().map(line).collect(),
-            filled,
-        }
-    }
-
-    fn noise_share(&self) -> f64 {
-        if self.spread > 0.0 { (self.noise / self.spread).min(1.0) } else { 0.0 }
+        let detrended = filled.iter().enumerate().map(rest).collect();
+        Self { line, detrended, filled }
     }
 
     /// Mean 0 and deviation 1; all 0 for a flat channel.
     fn standardised(&self) -> Vec<f64> {
-        let flat = self.spread <= 1e-9 * self.level.abs();
-        let scale = if flat { 0.0 } else { 1.0 / self.spread };
-        self.filled.iter().map(|v| (v - self.level) * scale).collect()
+        let Line { level, spread, flat, .. } = self.line;
+        let scale = if flat { 0.0 } else { 1.0 / spread };
+        self.filled.iter().map(|v| (v - level) * scale).collect()
     }
 }
 
@@ -250,10 +277,12 @@ fn fill(row: &[f32]) -> Vec<f64> {
 /// σ = √(2/3) · median |½xᵢ₋₁ − xᵢ + ½xᵢ₊₁| / 0.6745; triples with a missing sample are left out.
 fn noise(row: &[f32]) -> f64 {
     let triples = row.array_windows::<3>().filter(|triple| triple.iter().all(|v| v.is_finite()));
-    let residual =
-        |[a, b, c]: &[f32; 3]| (0.5 * (f64::from(*a) + f64::from(*c)) - f64::from(*b)).abs();
     let mut residuals: Vec<f64> = triples.map(residual).collect();
     (2.0f64 / 3.0).sqrt() * median(&mut residuals) / NORMAL_MAD
+}
+
+fn residual([a, b, c]: &[f32; 3]) -> f64 {
+    (0.5 * (f64::from(*a) + f64::from(*c)) - f64::from(*b)).abs()
 }
 
 /// The mean of the two middle values of an even number; 0 of none.
