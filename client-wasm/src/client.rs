@@ -157,6 +157,37 @@ impl Client {
         to_js(&done.map_err(thrown)?)
     }
 
+    /// Trains for so many milliseconds, going on where an earlier slice or visit has ended; the report comes with the
+    /// last slice, `null` before.
+    #[wasm_bindgen(unchecked_return_type = "TrainReport | null")]
+    pub async fn train_slice(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "TrainOptions | undefined")] options: JsValue,
+        slice_ms: f64,
+        #[wasm_bindgen(unchecked_param_type = "((progress: TrainProgress) => void) | undefined")]
+        progress: JsValue,
+    ) -> Result<JsValue, JsValue> {
+        let client = self.inner.clone();
+        let train = train_options(&options).map_err(thrown)?;
+        let (signal, report) = (signal(&options), Callback::of(&progress));
+        let (progress, cancelled) = (|step: &_| report.call(step), || aborted(&signal));
+        let done = client.train_slice(&train, slice_ms, &progress, &cancelled).await;
+        to_js(&done.map_err(thrown)?)
+    }
+
+    /// What an earlier visit has left of a training in slices, or `null`.
+    #[wasm_bindgen(unchecked_return_type = "Unfinished | null")]
+    pub async fn unfinished(&self) -> Result<JsValue, JsValue> {
+        let client = self.inner.clone();
+        to_js(&client.unfinished().await.map_err(thrown)?)
+    }
+
+    /// Gives up a training in slices.
+    pub async fn abandon(&self) -> Result<(), JsValue> {
+        let client = self.inner.clone();
+        client.abandon().await.map_err(thrown)
+    }
+
     /// Shows what would be contributed. Nothing is sent.
     #[wasm_bindgen(unchecked_return_type = "Preview")]
     pub async fn preview(&self) -> Result<JsValue, JsValue> {

@@ -152,6 +152,12 @@ export interface TrainOptions {
   signal?: AbortSignal;
 }
 export interface TrainProgress { step: number; steps: number; epoch: number; loss: number }
+/** A training in slices that was begun and not ended. */
+export interface Unfinished {
+  options: { epochs: number | null; patches: string[] | null; seed: number };
+  step: number;
+  steps: number;
+}
 export interface Score { loss: number; accuracy: number; n: number }
 export interface TrainReport {
   patches: string[];

@@ -23,7 +23,7 @@ use crate::ledger::{Kind, Ledger};
 use crate::library::Version;
 use crate::port::{Port, Request};
 use crate::report::{ContributeResult, JudgedOn, PatchVersion, Preview, Reason};
-use crate::training::{Comparison, Descent, Pace};
+use crate::training::{Comparison, Course, Pace};
 
 /// The server's answer to a contribution.
 #[derive(Deserialize)]
@@ -252,15 +252,18 @@ impl<P: Port> Client<P> {
         }
         let base = trainer.weights_of(&patches)?;
         let pace = Pace { epochs: trainer.training().epochs, seed: seed(device.secret(), task) };
-        let descent =
-            Descent::start(trainer.clone(), material.training.clone(), base.clone(), pace)?;
-        let trained = self.descend(descent, None, &|_| {}, &|| false).await?;
+        let (training, from) = (material.training.clone(), base.clone());
+        let mut course = Course::start(trainer.clone(), training, Vec::new(), from, pace)?;
+        let mut breath = self.port.now_ms();
+        while course.step()?.is_some() {
+            breath = self.breathe(breath, &|| false).await?;
+        }
         let version = |v: &&Arc<Version>| PatchVersion { name: v.name.clone(), version: v.number };
-        let sent = within_clip(task.clip_norm, &base, &trained.weights)?;
+        let sent = within_clip(task.clip_norm, &base, course.weights())?;
         let comparison = Comparison::of(&trainer, &material.judging, &base, &sent)?;
         let accuracy = (comparison.before.accuracy, comparison.after.accuracy);
         Ok(Draft {
-            prepared: prepare(task, device.secret(), &base, &trained.weights, accuracy)?,
+            prepared: prepare(task, device.secret(), &base, course.weights(), accuracy)?,
             comparison,
             patches: bases.iter().map(version).collect(),
             material,

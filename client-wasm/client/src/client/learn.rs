@@ -103,6 +103,7 @@ impl<P: Port> Client<P> {
     pub async fn forget(&self) -> Result<(), Problem> {
         self.check_open()?;
         let _no_training = self.training.lock().await;
+        self.discard().await?;
         self.examples.lock().await.clear(&self.port).await?;
         let mut personal = self.personal.lock().await;
         personal.clear(&self.port).await?;

@@ -5,6 +5,7 @@
 
 mod adapt;
 mod admission;
+mod background;
 mod contribute;
 mod describe;
 mod estimate;
@@ -86,6 +87,8 @@ pub struct Client<P: Port> {
     personal: Mutex<Personal>,
     /// Held while a training runs.
     training: Mutex<()>,
+    /// A training in slices, between two of them; taken out for each.
+    underway: RefCell<Option<background::Underway>>,
     closed: Cell<bool>,
 }
 

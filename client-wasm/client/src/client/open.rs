@@ -68,6 +68,7 @@ impl<P: Port> Client<P> {
             examples: Mutex::new(examples),
             personal: Mutex::new(personal),
             training: Mutex::new(()),
+            underway: RefCell::default(),
             closed: Cell::new(false),
             port,
         };

@@ -1,5 +1,6 @@
 //! The client against a scripted server, on the real sample library.
 
+mod background;
 mod pages;
 
 use std::cell::RefCell;

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use backstitch_onnx::Digest;
 use backstitch_onnx::patch::Patch;
 use backstitch_protocol::Problem;
 use backstitch_protocol::id::Name;
 use backstitch_protocol::problem::Code;
+use futures::lock::MutexGuard;
+use serde::{Deserialize, Serialize};
 
 use super::{Adapted, Cancelled, Client, check_cancelled};
 use crate::library::Version;
 use crate::personal::Change;
 use crate::port::Port;
 use crate::report::{CurvePoint, InUse, JudgedOn, Split, TrainProgress, TrainReport};
-use crate::training::{Activation, Descent, Pace, Score, Trainer};
+use crate::training::{Activation, Course, Pace, Score, Trainer};
 
 /// Passes over the examples where the caller does not say.
 const EPOCHS: usize = 10;
@@ -28,7 +31,8 @@ const ACTIVATION_BYTES: usize = 128 << 20;
 const BREATH_MS: f64 = 8.0;
 
 /// How to train.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TrainOptions {
     /// Passes over the examples; 10 where left out.
     pub epochs: Option<usize>,
@@ -46,12 +50,45 @@ pub(super) struct Material {
     pub(super) split: Split,
 }
 
-/// What came of a descent.
-pub(super) struct Trained {
-    pub(super) weights: Vec<Vec<f32>>,
-    pub(super) curve: Vec<CurvePoint>,
-    total_ms: f64,
-    step_ms: f64,
+/// What shall be trained, from where, and how.
+pub(super) struct Plan {
+    pub(super) names: Vec<Name>,
+    pub(super) shared: Vec<Arc<Version>>,
+    pub(super) key: Digest,
+    pub(super) trainer: Arc<Trainer>,
+    /// The shared weights.
+    pub(super) base: Vec<Vec<f32>>,
+    /// The personal ones, where there are some.
+    pub(super) start: Vec<Vec<f32>>,
+    pub(super) pace: Pace,
+}
+
+/// A training under way.
+pub(super) struct Lesson {
+    pub(super) plan: Plan,
+    pub(super) course: Course,
+    judging: Vec<Arc<Activation>>,
+    judged_on: JudgedOn,
+    split: Split,
+    /// Milliseconds of each step of this visit.
+    times: Vec<f64>,
+    /// Milliseconds of all steps.
+    pub(super) worked_ms: f64,
+}
+
+impl Lesson {
+    pub(super) fn new(plan: Plan, material: Material, course: Course, worked_ms: f64) -> Self {
+        let Material { judging, judged_on, split, .. } = material;
+        Self { plan, course, judging, judged_on, split, times: Vec::new(), worked_ms }
+    }
+}
+
+impl Material {
+    /// A training by this plan, from its beginning.
+    pub(super) fn course(&self, plan: &Plan) -> Result<Course, Problem> {
+        let (training, judging) = (self.training.clone(), self.judging.clone());
+        Course::start(plan.trainer.clone(), training, judging, plan.start.clone(), plan.pace)
+    }
 }
 
 impl<P: Port> Client<P> {
@@ -64,54 +101,94 @@ impl<P: Port> Client<P> {
         cancelled: &Cancelled<'_>,
     ) -> Result<TrainReport, Problem> {
         self.check_open()?;
-        let _one_at_a_time = self.training.try_lock().ok_or_else(|| {
+        let _one_at_a_time = self.one_training()?;
+        let plan = self.plan(options)?;
+        let material = self.material(plan.key, &plan.trainer, cancelled).await?;
+        let course = material.course(&plan)?;
+        let mut lesson = Lesson::new(plan, material, course, 0.0);
+        self.advance(&mut lesson, f64::INFINITY, progress, cancelled).await?;
+        self.conclude(lesson).await
+    }
+
+    pub(super) fn one_training(&self) -> Result<MutexGuard<'_, ()>, Problem> {
+        self.training.try_lock().ok_or_else(|| {
             Problem::new(Code::Conflict, "a training is already running")
                 .with_hint("wait for it, or cancel it")
-        })?;
+        })
+    }
+
+    pub(super) fn plan(&self, options: &TrainOptions) -> Result<Plan, Problem> {
         let live = self.live();
         let names = trainable(&live, options.patches.as_deref())?;
-        let shared: Vec<&Version> =
-            names.iter().filter_map(|n| live.slot(n)).map(|s| &*s.shared).collect();
+        let shared: Vec<Arc<Version>> =
+            names.iter().filter_map(|n| live.slot(n)).map(|s| s.shared.clone()).collect();
         let patches: Vec<&Patch> = shared.iter().map(|v| &*v.patch).collect();
         let (key, trainer) = self.workshop.trainer(&live.library.session, &patches)?;
-        let material = self.material(key, &trainer, cancelled).await?;
         let base = trainer.weights_of(&patches)?;
         let start = self.personal_start(&live, &names, &trainer, &base)?;
         let epochs = options.epochs.unwrap_or(EPOCHS).clamp(1, MAX_EPOCHS);
         let pace = Pace { epochs, seed: options.seed };
-        let descent = Descent::start(trainer.clone(), material.training.clone(), start, pace)?;
-        let trained =
-            self.descend(descent, Some((&trainer, &material.judging)), progress, cancelled).await?;
-        let (shared_score, personal_score) = (
-            score(&trainer, &material.judging, &base)?,
-            score(&trainer, &material.judging, &trained.weights)?,
-        );
-        let improved = personal_score.is_better_than(&shared_score);
+        Ok(Plan { names, shared, key, trainer, base, start, pace })
+    }
+
+    /// Takes steps, with pauses, for so many milliseconds or until all are taken, and says whether they are.
+    pub(super) async fn advance(
+        &self,
+        lesson: &mut Lesson,
+        slice_ms: f64,
+        progress: &dyn Fn(&TrainProgress),
+        cancelled: &Cancelled<'_>,
+    ) -> Result<bool, Problem> {
+        let steps = lesson.course.steps();
+        let began = self.port.now_ms();
+        let mut breath = began;
+        while self.port.now_ms() - began < slice_ms {
+            let before = self.port.now_ms();
+            let Some(step) = lesson.course.step()? else { return Ok(true) };
+            let ms = self.port.now_ms() - before;
+            lesson.times.push(ms);
+            lesson.worked_ms += ms;
+            progress(&TrainProgress { step: step.step, steps, epoch: step.epoch, loss: step.loss });
+            breath = self.breathe(breath, cancelled).await?;
+        }
+        Ok(lesson.course.losses().len() >= steps)
+    }
+
+    /// Decides whether runs use what was trained, and keeps it.
+    pub(super) async fn conclude(&self, lesson: Lesson) -> Result<TrainReport, Problem> {
+        let Lesson { plan, course, judging, judged_on, split, mut times, worked_ms } = lesson;
+        let trained = course.weights();
+        let (shared, personal) =
+            (score(&plan.trainer, &judging, &plan.base)?, score(&plan.trainer, &judging, trained)?);
+        let improved = personal.is_better_than(&shared);
         let mut changes = BTreeMap::new();
-        for version in &shared {
-            let patch = trainer.apply(&version.patch, &trained.weights)?;
-            let change =
-                Change::between(&version.patch, &patch, material.split.training, improved)?;
+        for version in &plan.shared {
+            let patch = plan.trainer.apply(&version.patch, trained)?;
+            let change = Change::between(&version.patch, &patch, split.training, improved)?;
             changes.insert(version.name.clone(), change);
         }
-        let mut personal = self.personal.lock().await;
-        let kept = personal.keep(&self.port, changes).await;
+        let mut kept = self.personal.lock().await;
+        let stored = kept.keep(&self.port, changes).await;
         // A newer library may have come meanwhile; the difference goes on top of it.
-        self.adapt(self.library(), &personal).await?;
-        kept.map_err(in_memory_only)?;
+        self.adapt(self.library(), &kept).await?;
+        stored.map_err(in_memory_only)?;
+        let losses = course.losses().iter().enumerate();
+        let curve: Vec<CurvePoint> =
+            losses.map(|(i, loss)| CurvePoint { step: i + 1, loss: *loss }).collect();
+        times.sort_by(f64::total_cmp);
         Ok(TrainReport {
-            patches: names,
-            steps: trained.curve.len(),
-            epochs,
-            examples: material.split,
-            curve: trained.curve,
-            judged_on: material.judged_on,
-            shared: shared_score,
-            personal: personal_score,
+            patches: plan.names,
+            steps: curve.len(),
+            epochs: plan.pace.epochs,
+            examples: split,
+            curve,
+            judged_on,
+            shared,
+            personal,
             improved,
             in_use: if improved { InUse::Personal } else { InUse::Shared },
-            total_ms: trained.total_ms,
-            step_ms: trained.step_ms,
+            total_ms: worked_ms,
+            step_ms: times.get(times.len() / 2).copied().unwrap_or_default(),
         })
     }
 
@@ -119,7 +196,7 @@ impl<P: Port> Client<P> {
     /// would take more than [`ACTIVATION_BYTES`], the newest count.
     pub(super) async fn material(
         &self,
-        key: backstitch_onnx::Digest,
+        key: Digest,
         trainer: &Trainer,
         cancelled: &Cancelled<'_>,
     ) -> Result<Material, Problem> {
@@ -159,47 +236,12 @@ impl<P: Port> Client<P> {
     }
 
     /// Drops what other trainers left where all of it together takes too much.
-    fn make_room(&self, key: backstitch_onnx::Digest) {
+    fn make_room(&self, key: Digest) {
         let mut activations = self.activations.borrow_mut();
         let bytes: usize = activations.values().map(|activation| activation.bytes()).sum();
         if bytes > ACTIVATION_BYTES / 2 {
             activations.retain(|(trainer, _), _| *trainer == key);
         }
-    }
-
-    /// Takes all steps, with pauses. With judges, the weights of the epoch that they find best are kept: a few
-    /// examples are soon learnt by heart (early stopping, Prechelt 1998).
-    pub(super) async fn descend(
-        &self,
-        mut descent: Descent,
-        judges: Option<(&Trainer, &[Arc<Activation>])>,
-        progress: &dyn Fn(&TrainProgress),
-        cancelled: &Cancelled<'_>,
-    ) -> Result<Trained, Problem> {
-        let steps = descent.steps();
-        let (mut curve, mut times) = (Vec::new(), Vec::new());
-        let mut best: Option<(Score, Vec<Vec<f32>>)> = None;
-        let mut breath = self.port.now_ms();
-        loop {
-            let (epoch, began) = (descent.epoch(), self.port.now_ms());
-            let Some(loss) = descent.step()? else { break };
-            times.push(self.port.now_ms() - began);
-            let step = descent.taken();
-            curve.push(CurvePoint { step, loss });
-            progress(&TrainProgress { step, steps, epoch, loss });
-            if let Some((trainer, examples)) = judges.filter(|_| descent.is_between_epochs()) {
-                let now = score(trainer, examples, descent.weights())?;
-                if best.as_ref().is_none_or(|(score, _)| now.is_better_than(score)) {
-                    best = Some((now, descent.weights().to_vec()));
-                }
-            }
-            breath = self.breathe(breath, cancelled).await?;
-        }
-        let total_ms = times.iter().sum();
-        times.sort_by(f64::total_cmp);
-        let step_ms = times.get(times.len() / 2).copied().unwrap_or_default();
-        let weights = best.map_or_else(|| descent.weights().to_vec(), |(_, weights)| weights);
-        Ok(Trained { weights, curve, total_ms, step_ms })
     }
 
     /// Lets others go first where work has gone on for long enough; then the caller may have cancelled.

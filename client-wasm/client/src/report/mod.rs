@@ -6,6 +6,7 @@ use backstitch_protocol::id::{Name, VersionId};
 use serde::Serialize;
 
 use crate::analysis::FeatureVector;
+use crate::client::TrainOptions;
 use crate::selection::{Checked, ReasonCode};
 use crate::session::Stage;
 use crate::training::Score;
@@ -179,6 +180,17 @@ pub struct TrainProgress {
     pub steps: usize,
     pub epoch: usize,
     pub loss: f32,
+}
+
+/// A training that was begun and not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unfinished {
+    /// How it was asked for.
+    pub options: TrainOptions,
+    /// Steps that were taken.
+    pub step: usize,
+    /// Steps in all.
+    pub steps: usize,
 }
 
 /// One point of the training curve.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
+use serde::{Deserialize, Serialize};
 
 use super::rule::Rule;
 use super::trainer::{Activation, Trainer};
@@ -16,6 +17,23 @@ pub struct Pace {
     pub epochs: usize,
     /// Decides the order of the examples.
     pub seed: u64,
+}
+
+/// Where a descent stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Place {
+    epochs: usize,
+    taken: usize,
+    draws: u64,
+    order: Vec<usize>,
+    adam_steps: i32,
+}
+
+/// A place with the numbers there: weights, anchor, and what the rule remembers.
+pub(super) struct State<'a> {
+    pub(super) place: Place,
+    pub(super) tensors: Vec<&'a Vec<f32>>,
 }
 
 /// A training in progress, by the rule and the numbers of the manifest.
@@ -58,6 +76,54 @@ impl Descent {
             draws,
             epochs: pace.epochs,
             taken: 0,
+        })
+    }
+
+    /// Everything that the next steps depend on, besides trainer and examples.
+    pub(super) fn state(&self) -> State<'_> {
+        let (memory, adam_steps) = self.rule.memory();
+        let place = Place {
+            epochs: self.epochs,
+            taken: self.taken,
+            draws: self.draws.state(),
+            order: self.order.clone(),
+            adam_steps,
+        };
+        let tensors = self.weights.iter().chain(&self.anchor).chain(memory).collect();
+        State { place, tensors }
+    }
+
+    /// Goes on where [`Descent::state`] was taken; `None` where that is no state of this trainer and these examples.
+    pub(super) fn resume(
+        trainer: Arc<Trainer>,
+        examples: Vec<Arc<Activation>>,
+        place: Place,
+        mut tensors: Vec<Vec<f32>>,
+    ) -> Option<Self> {
+        let count = trainer.parameters.len();
+        let mut all: Vec<usize> = place.order.clone();
+        all.sort_unstable();
+        let fits = all.iter().copied().eq(0..examples.len()) && !examples.is_empty();
+        if !fits || tensors.len() < 2 * count {
+            return None;
+        }
+        let memory = tensors.split_off(2 * count);
+        let anchor = tensors.split_off(count);
+        let mut rule = Rule::of(&trainer.training, &tensors);
+        if rule.memory().0.len() != memory.len() {
+            return None;
+        }
+        rule.remember(memory, place.adam_steps);
+        Some(Self {
+            trainer,
+            examples,
+            weights: tensors,
+            anchor,
+            rule,
+            order: place.order,
+            draws: SplitMix::new(place.draws),
+            epochs: place.epochs,
+            taken: place.taken,
         })
     }
 

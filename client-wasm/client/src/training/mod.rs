@@ -5,11 +5,13 @@
 //! of one process. Given the seed, training is deterministic.
 
 mod comparison;
+mod course;
 mod descent;
 mod rule;
 mod trainer;
 
 pub use comparison::Comparison;
+pub use course::{Course, Header};
 pub use descent::{Descent, Pace};
 pub(crate) use trainer::argmax;
 pub use trainer::{Activation, Score, Trainer};

@@ -28,6 +28,25 @@ impl Rule {
         }
     }
 
+    /// What it remembers, in an order of its own, and Adam's count of steps.
+    pub(super) fn memory(&self) -> (Vec<&Vec<f32>>, i32) {
+        match self {
+            Self::Momentum { velocity, .. } => (velocity.iter().collect(), 0),
+            Self::Adam { mean, square, steps } => (mean.iter().chain(square).collect(), *steps),
+        }
+    }
+
+    /// Remembers what [`Rule::memory`] gave. The tensors have the right lengths.
+    pub(super) fn remember(&mut self, mut memory: Vec<Vec<f32>>, count: i32) {
+        match self {
+            Self::Momentum { velocity, .. } => *velocity = memory,
+            Self::Adam { mean, square, steps } => {
+                *square = memory.split_off(mean.len());
+                (*mean, *steps) = (memory, count);
+            }
+        }
+    }
+
     /// Moves the weights against the gradient.
     pub(super) fn update(&mut self, weights: &mut [Vec<f32>], gradient: &[Vec<f32>], rate: f32) {
         match self {

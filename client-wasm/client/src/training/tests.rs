@@ -178,3 +178,57 @@ fn adam_learns_and_the_proximal_term_holds_the_weights_back() {
     let (_, held) = trained(serde_json::json!({"proximal": 5.0}));
     assert!(held < free, "{held} against {free}");
 }
+
+#[test]
+fn a_checkpoint_goes_on_bit_by_bit_by_every_rule() {
+    let (library, _) = style();
+    for optimizer in ["sgd", "adam"] {
+        let (manifest, graph) = &library.parts[2];
+        let mut manifest: serde_json::Value = serde_json::from_slice(manifest).unwrap();
+        manifest["training"]["optimizer"] = optimizer.into();
+        manifest["training"]["proximal"] = 0.1.into();
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let patch = Patch::from_parts(&manifest, graph, None).unwrap();
+        let session = session(&library, "logits", &patch);
+        let trainer = Arc::new(Trainer::compile(&session, &[&patch]).unwrap());
+        let examples = golden_examples(&trainer);
+        let start = trainer.weights_of(&[&patch]).unwrap();
+        let pace = Pace { epochs: 12, seed: 3 };
+        let begin = || {
+            let (training, judges) = (examples.clone(), examples.clone());
+            Course::start(trainer.clone(), training, judges, start.clone(), pace).unwrap()
+        };
+        let (mut whole, mut parts) = (begin(), begin());
+        while whole.step().unwrap().is_some() {}
+        let identity = backstitch_onnx::Digest::of(b"this training");
+        let mut resumed = 0;
+        while parts.step().unwrap().is_some() {
+            let bytes = parts.checkpoint(identity, serde_json::Value::Null, 1.5).unwrap();
+            let resume = |bytes: &[u8], identity| {
+                let (training, judges) = (examples.clone(), examples.clone());
+                Course::resume(trainer.clone(), training, judges, bytes, identity)
+            };
+            assert!(resume(&bytes, backstitch_onnx::Digest::of(b"another")).is_none());
+            assert!(resume(&bytes[..bytes.len() - 4], identity).is_none());
+            let header;
+            (parts, header) = resume(&bytes, identity).unwrap();
+            assert_eq!((header.step, header.worked_ms), (parts.losses().len(), 1.5));
+            resumed += 1;
+        }
+        assert_eq!(resumed, 12);
+        assert_eq!((parts.weights(), parts.losses()), (whole.weights(), whole.losses()));
+    }
+}
+
+#[test]
+fn arbitrary_bytes_are_no_checkpoint() {
+    let mut draws = crate::random::SplitMix::new(5);
+    for _ in 0..2000 {
+        let length = draws.below(120);
+        let body: Vec<u8> = (0..length)
+            .map(|_| if draws.below(3) > 0 { 0 } else { draws.next_u64() as u8 })
+            .collect();
+        let signed = [backstitch_onnx::Digest::of(&body).as_bytes().as_slice(), &body].concat();
+        assert!(Header::read(&body).is_none() && Header::read(&signed).is_none());
+    }
+}

@@ -228,17 +228,39 @@ impl Trainer {
         Ok(Score::of(&self.judge(examples, weights)?))
     }
 
+    /// The answer to each example as shares of the classes: its softmax.
+    pub fn shares(
+        &self,
+        examples: &[&Activation],
+        weights: &[Vec<f32>],
+    ) -> Result<Vec<Vec<f64>>, Problem> {
+        self.answers(examples, weights, |_, answer| softmax(answer))
+    }
+
     /// The loss and the verdict of each example.
     pub(super) fn judge(
         &self,
         examples: &[&Activation],
         weights: &[Vec<f32>],
     ) -> Result<Vec<Judged>, Problem> {
+        self.answers(examples, weights, |target, answer| Judged {
+            loss: loss_of(self.loss, answer, target),
+            right: matches!(target, Target::Class(c) if argmax(answer) == Some(*c)),
+        })
+    }
+
+    /// What `read` makes of each example's target and answer.
+    fn answers<T>(
+        &self,
+        examples: &[&Activation],
+        weights: &[Vec<f32>],
+        read: impl Fn(&Target, &[f32]) -> T,
+    ) -> Result<Vec<T>, Problem> {
         let mut values = Vec::with_capacity(weights.len());
         for (parameter, numbers) in self.parameters.iter().zip(weights) {
             values.push(Value::f32(&parameter.shape, numbers)?);
         }
-        let judge = |example: &&Activation| {
+        let answer = |example: &&Activation| {
             let mut fed: Vec<Value> = example
                 .tensors
                 .iter()
@@ -247,12 +269,9 @@ impl Trainer {
             fed.extend(values.iter().cloned());
             let answer = self.answer.run_ordered(&fed)?;
             let answer = answer.first().map(Value::f32s).transpose()?.unwrap_or_default();
-            Ok(Judged {
-                loss: loss_of(self.loss, answer, &example.target),
-                right: matches!(example.target, Target::Class(c) if argmax(answer) == Some(c)),
-            })
+            Ok(read(&example.target, answer))
         };
-        examples.iter().map(judge).collect()
+        examples.iter().map(answer).collect()
     }
 
     /// The patches' current trainable tensors, in parameter order.
@@ -366,6 +385,13 @@ impl Parameter {
     fn len(&self) -> usize {
         self.shape.iter().product()
     }
+}
+
+fn softmax(answer: &[f32]) -> Vec<f64> {
+    let top = answer.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = answer.iter().map(|v| f64::from(v - top).exp()).collect();
+    let total: f64 = powers.iter().sum();
+    powers.iter().map(|power| power / total).collect()
 }
 
 /// Trainable tensors in the order that client and server share: patches as given, names in byte order.
