@@ -36,7 +36,13 @@ export class Analyst {
     this.#starting = true;
     try {
       // A worker's worker is the same script, and ends with it.
-      const channel = new Channel<Calls>(new Worker(self.location.href, { type: "module" }), () => undefined);
+      const worker = new Worker(self.location.href, { type: "module" });
+      const channel = new Channel<Calls>(worker, () => undefined);
+      worker.addEventListener("error", (event) => {
+        event.preventDefault();
+        this.#channel = undefined;
+        channel.end();
+      });
       await channel.call("load", this.module);
       const times: number[] = [];
       for (let probe = 0; probe < PROBES; probe++) {

@@ -47,6 +47,11 @@ export class Channel<T extends CallTable> {
     port.addEventListener("message", (event) => this.#receive(event.data as FromWorker));
   }
 
+  /** Why no call is answered any more, where that is so. */
+  get ended(): PatchError | undefined {
+    return this.#ended;
+  }
+
   /** Fails every call that is under way, and every later one. */
   end(error: PatchError = closed()): void {
     this.#ended ??= error;
@@ -142,7 +147,11 @@ export function serve<T extends CallTable>(port: Port, handlers: Handlers<T>): S
     })
       .then(
         (value) => post({ id, value }),
-        (thrown: unknown) => post({ id, problem: PatchError.from(thrown).toJSON() }),
+        (thrown: unknown) => {
+          // What a trap leaves behind cannot be relied on: the other side hears of it as of any end of a worker.
+          if (thrown instanceof WebAssembly.RuntimeError) return reportError(thrown);
+          post({ id, problem: PatchError.from(thrown).toJSON() });
+        },
       )
       .finally(() => running.delete(id));
   });

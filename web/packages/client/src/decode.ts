@@ -1,5 +1,7 @@
 // In the worker: pictures of any kind become pixels.
 
+import { HEAD_BYTES, sizeOf } from "./header.js";
+import { checkPicture, scaled } from "./limits.js";
 import type { WireInput } from "./input.js";
 import { PatchError } from "./problem.js";
 import type { TensorInput } from "./options.js";
@@ -19,12 +21,16 @@ export async function decode(input: WireInput, modality: string): Promise<Pixels
   }
   if (input instanceof Blob) return pixels(await bitmap(input), true);
   if (input instanceof ImageBitmap) return pixels(input, false);
-  if (input instanceof ImageData)
+  if (input instanceof ImageData) {
+    if (scaled(input).width < input.width) return pixels(await createImageBitmap(input), true);
     return { image: { data: input.data as Uint8ClampedArray, width: input.width, height: input.height } };
+  }
   return input;
 }
 
 async function bitmap(blob: Blob): Promise<ImageBitmap> {
+  const size = sizeOf(new Uint8Array(await blob.slice(0, HEAD_BYTES).arrayBuffer()));
+  if (size) checkPicture(size);
   try {
     return await createImageBitmap(blob);
   } catch (cause) {
@@ -37,12 +43,15 @@ async function bitmap(blob: Blob): Promise<ImageBitmap> {
   }
 }
 
+/** Reads the pixels, of a huge picture at a smaller size: its bytes would take the engine's memory several times. */
 function pixels(source: ImageBitmap, owned: boolean): Pixels {
-  const { width, height } = source;
+  checkPicture(source);
+  const { width, height } = scaled(source);
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   if (!context)
     throw new PatchError("input_invalid", "this browser gives no canvas in a worker", "give an ImageData");
-  context.drawImage(source, 0, 0);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(source, 0, 0, width, height);
   if (owned) source.close();
   return {
     image: { data: context.getImageData(0, 0, width, height).data as Uint8ClampedArray, width, height },

@@ -1,5 +1,6 @@
 // From what a page has to what can cross to the worker. Nothing is decoded here: that is the worker's work.
 
+import { checkPicture, checkText, MAX_NUMBERS } from "./limits.js";
 import { PatchError } from "./problem.js";
 import type { Input, TensorInput } from "./options.js";
 
@@ -18,18 +19,23 @@ function isA<T>(value: unknown, name: string): value is T {
 }
 
 export async function cross(input: Input): Promise<Crossing> {
-  if (typeof input === "string") return { input, transfer: [] };
-  if (
-    isA<ImageData>(input, "ImageData") ||
-    isA<Blob>(input, "Blob") ||
-    isA<ImageBitmap>(input, "ImageBitmap")
-  )
+  if (typeof input === "string") {
+    checkText(input);
     return { input, transfer: [] };
+  }
+  if (isA<Blob>(input, "Blob")) return { input, transfer: [] };
+  if (isA<ImageData>(input, "ImageData") || isA<ImageBitmap>(input, "ImageBitmap")) {
+    checkPicture(input);
+    return { input, transfer: [] };
+  }
   if (
     isA<HTMLCanvasElement>(input, "HTMLCanvasElement") ||
     isA<OffscreenCanvas>(input, "OffscreenCanvas") ||
     isA<HTMLImageElement>(input, "HTMLImageElement")
   ) {
+    checkPicture(
+      "naturalWidth" in input ? { width: input.naturalWidth, height: input.naturalHeight } : input,
+    );
     const bitmap = await createImageBitmap(input).catch((cause: unknown) => {
       throw new PatchError(
         "input_invalid",
@@ -57,6 +63,12 @@ function tensor(input: TensorInput): TensorInput {
       "use whole numbers",
     );
   const wanted = shape.reduce((product, side) => product * side, 1);
+  if (wanted > MAX_NUMBERS)
+    throw new PatchError(
+      "input_invalid",
+      `the shape [${shape.join(", ")}] has ${wanted} numbers, the limit is ${MAX_NUMBERS}`,
+      "give a part of it, such as the newest moments of a series",
+    );
   if (data.length !== wanted)
     throw new PatchError(
       "input_invalid",

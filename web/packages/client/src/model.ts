@@ -17,13 +17,14 @@ import type {
   RunResult,
   TrainReport,
 } from "./results.js";
+import { Station } from "./station.js";
 import { startWorker, type Started } from "./workers.js";
 
 type Listener<K extends keyof ModelEvents> = (detail: ModelEvents[K]) => void;
 
 /** Made by `open`. Every call takes an AbortSignal and rejects with a PatchError. */
 export class Model {
-  readonly #worker: Started;
+  readonly #station: Station;
   readonly #workerUrl: string | URL | undefined;
   readonly #call: OpenCall;
   readonly #listeners = new Map<keyof ModelEvents, Set<Listener<never>>>();
@@ -33,10 +34,11 @@ export class Model {
 
   /** @internal */
   constructor(worker: Started, workerUrl: string | URL | undefined, call: OpenCall, snapshot: Snapshot) {
-    this.#worker = worker;
     this.#workerUrl = workerUrl;
     this.#call = call;
     this.#snapshot = snapshot;
+    const start = (): Started => startWorker(workerUrl, (event, detail) => this.receive(event, detail));
+    this.#station = new Station(worker, call, start, (opened) => this.receive("snapshot", opened));
   }
 
   /** The library as this device sees it now; replaced when a new version arrives. */
@@ -56,8 +58,11 @@ export class Model {
 
   /** Analyses the input, selects patches, stitches them in and runs. */
   async run(input: Input, { signal, ...options }: RunOptions = {}): Promise<RunResult> {
-    const { input: wire, transfer } = await cross(input);
-    const result = await this.#worker.channel.call("run", { input: wire, options }, { signal, transfer });
+    const crossing = async () => {
+      const { input: wire, transfer } = await cross(input);
+      return { argument: { input: wire, options }, transfer };
+    };
+    const result = await this.#station.call("run", crossing, { signal });
     const { version, patches, cost } = result;
     this.#emit("stitch", { version, patches, cost });
     return result;
@@ -69,8 +74,11 @@ export class Model {
    * next one that fits.
    */
   async learn(input: Input, target: string | number, { signal }: CallOptions = {}): Promise<LearnResult> {
-    const { input: wire, transfer } = await cross(input);
-    return this.#worker.channel.call("learn", { input: wire, target }, { signal, transfer });
+    const crossing = async () => {
+      const { input: wire, transfer } = await cross(input);
+      return { argument: { input: wire, target }, transfer };
+    };
+    return this.#station.call("learn", crossing, { signal });
   }
 
   /**
@@ -86,13 +94,13 @@ export class Model {
     if (background) await idle(signal);
     if (this.#closed) throw closed();
     // What is not stored is known to the first worker alone; runs wait for such a training.
-    if (!this.#call.persist || (await this.examples({ signal })).unsaved > 0)
-      return this.#worker.channel.call("train", options, { signal, onProgress });
+    if (!this.#call.persist || (await this.#station.call("examples", undefined, { signal })).unsaved > 0)
+      return this.#station.call("train", options, { signal, onProgress });
     const trainer = (this.#trainer ??= startWorker(this.#workerUrl, () => undefined));
     try {
-      await trainer.channel.call("open", this.#call, { signal });
+      await trainer.channel.call("open", { ...this.#call, live: false }, { signal });
       const report = await trainer.channel.call("train", options, { signal, onProgress });
-      await this.#worker.channel.call("reload", undefined, { signal });
+      await this.#station.call("reload", undefined, { signal });
       return report;
     } finally {
       // Wasm memory never shrinks, so the worker ends with its work; ending it is also what cancels a step.
@@ -103,37 +111,37 @@ export class Model {
 
   /** The exact bytes that `contribute` would send now. Sends nothing. */
   preview({ signal }: CallOptions = {}): Promise<Preview> {
-    return this.#worker.channel.call("preview", undefined, { signal });
+    return this.#station.call("preview", undefined, { signal });
   }
 
   /** Sends the clipped update once consent, budget and round allow it; else says why not. */
   contribute({ signal }: CallOptions = {}): Promise<ContributeResult> {
-    return this.#worker.channel.call("contribute", undefined, { signal });
+    return this.#station.call("contribute", undefined, { signal });
   }
 
   /** Switches contributing on or off. It is off until this is called with `true`. */
   consent(given: boolean, { signal }: CallOptions = {}): Promise<Privacy> {
-    return this.#worker.channel.call("consent", given, { signal });
+    return this.#station.call("consent", given, { signal });
   }
 
   /** Deletes examples and personal weights from this device. The privacy ledger stays: it protects. */
   async forget({ signal }: CallOptions = {}): Promise<void> {
-    await this.#worker.channel.call("forget", undefined, { signal });
+    await this.#station.call("forget", undefined, { signal });
   }
 
   /** How many examples are kept here, by label. */
   examples({ signal }: CallOptions = {}): Promise<ExampleCounts> {
-    return this.#worker.channel.call("examples", undefined, { signal });
+    return this.#station.call("examples", undefined, { signal });
   }
 
   /** The library's built-in samples as bytes, if it has some. */
   samples({ signal }: CallOptions = {}): Promise<Uint8Array | null> {
-    return this.#worker.channel.call("samples", undefined, { signal });
+    return this.#station.call("samples", undefined, { signal });
   }
 
   /** Asks the server for a new version now; an open model also follows by itself. */
   refresh({ signal }: CallOptions = {}): Promise<RefreshResult> {
-    return this.#worker.channel.call("refresh", undefined, { signal });
+    return this.#station.call("refresh", undefined, { signal });
   }
 
   /** Listens; the returned function stops listening. */
@@ -148,7 +156,7 @@ export class Model {
     if (this.#closed) return;
     this.#closed = true;
     this.#trainer?.stop();
-    this.#worker.stop();
+    this.#station.close();
     this.#emit("close", undefined);
     this.#listeners.clear();
   }

@@ -39,7 +39,7 @@ export async function open(url: string | URL, options: OpenOptions = {}): Promis
   const worker = startWorker(workerUrl, (event, detail) => model?.receive(event, detail));
   try {
     const opened = await worker.channel.call("open", call, { signal, onProgress });
-    model = new Model(worker, workerUrl, { ...call, wasm: opened.module, live: false }, opened);
+    model = new Model(worker, workerUrl, { ...call, wasm: opened.module }, opened);
     return model;
   } catch (thrown) {
     worker.stop();

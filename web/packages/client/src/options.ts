@@ -13,7 +13,10 @@ export interface TensorInput {
   shape: number[];
 }
 
-/** Anything that a model can be run on. A `string` needs a text library, whose model reads its beginning. */
+/**
+ * Anything that a model can be run on. A `string` needs a text library, whose model reads its beginning. Pictures
+ * above 16 megapixels are scaled down to that; above 64 megapixels they are refused.
+ */
 export type Input =
   | ImageData
   | ImageBitmap

@@ -114,6 +114,13 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
   },
   examples: async () => current().examples(),
   samples: async () => current().samples(),
+  hold: (name) =>
+    new Promise((held) => {
+      void navigator.locks.request(name, () => {
+        held(undefined);
+        return new Promise(() => undefined);
+      });
+    }),
   async load(module) {
     await loadWasm(module);
     return undefined;

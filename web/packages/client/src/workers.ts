@@ -21,23 +21,54 @@ export function startWorker(
     );
   const worker = make(workerUrl);
   const channel = new Channel<Calls>(worker, onEvent);
+  const stopped = new AbortController();
+  const end = (problem?: PatchError): void => {
+    channel.end(problem);
+    stopped.abort();
+    worker.terminate();
+  };
+  let loaded = false;
+  worker.addEventListener("message", () => (loaded = true), { once: true });
   worker.addEventListener("error", (event) => {
     event.preventDefault();
-    channel.end(
-      new PatchError(
-        "worker_failed",
-        event.message || "the worker script cannot be loaded or ended with an error",
-        "allow it in worker-src, or set workerUrl to where worker.js is served from your own origin",
-      ),
-    );
+    end(loaded ? broken(event.message) : unloadable(event.message));
   });
-  return {
-    channel,
-    stop() {
-      channel.end();
-      worker.terminate();
-    },
-  };
+  watchOver(channel, stopped.signal, () => end(broken("it was ended by the browser")));
+  return { channel, stop: end };
+}
+
+/**
+ * Nothing tells a page that a worker is gone. So the worker holds a lock as long as it lives, and the page waits for
+ * that lock. Where there are no locks (a page without https), a worker that vanishes is not noticed.
+ */
+function watchOver(channel: Channel<Calls>, stopped: AbortSignal, gone: () => void): void {
+  const locks = (globalThis.navigator as Navigator | undefined)?.locks as LockManager | undefined;
+  if (!locks) return;
+  const name = `backstitch-worker-${crypto.randomUUID()}`;
+  channel
+    .call("hold", name)
+    .then(() => locks.request(name, { signal: stopped }, async () => gone()))
+    // It was stopped, or never loaded, and the calls have heard of it.
+    .catch(() => undefined);
+}
+
+function unloadable(message: string): PatchError {
+  return new PatchError(
+    "worker_failed",
+    message || "the worker script cannot be loaded or ended with an error",
+    "allow it in worker-src, or set workerUrl to where worker.js is served from your own origin",
+  );
+}
+
+function broken(message: string): PatchError {
+  const memory = /memory|unreachable/i.test(message)
+    ? "; the device may be out of memory: try a smaller input"
+    : "";
+  return new PatchError(
+    "worker_failed",
+    `the worker ended while it worked: ${message}`,
+    `call again, the next call starts a fresh worker${memory}`,
+  );
 }
 
 function make(workerUrl: string | URL | undefined): Worker {
