@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use backstitch_client::analysis::{self, FeatureVector};
-use backstitch_client::client::{Options, Pending as Begun};
+use backstitch_client::client::{Options, Pending as Begun, Stream as Inputs};
 use backstitch_client::preprocessing::Preprocessing;
 use backstitch_client::report::{Preview, Progress, RunResult};
 use backstitch_client::selection::CostLimit;
@@ -33,6 +33,10 @@ pub struct Client {
 /// A run that has begun.
 #[wasm_bindgen]
 pub struct Pending(RefCell<Option<Begun>>);
+
+/// Inputs that follow each other.
+#[wasm_bindgen]
+pub struct Stream(RefCell<Option<Inputs>>);
 
 #[wasm_bindgen]
 impl Client {
@@ -186,6 +190,47 @@ impl Client {
     pub async fn abandon(&self) -> Result<(), JsValue> {
         let client = self.inner.clone();
         client.abandon().await.map_err(thrown)
+    }
+
+    /// Adapts patches that allow it to a list of inputs without answers.
+    #[wasm_bindgen(unchecked_return_type = "AdaptReport")]
+    pub async fn adapt(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "Input[]")] given: js_sys::Array,
+        #[wasm_bindgen(unchecked_param_type = "TrainOptions | undefined")] options: JsValue,
+    ) -> Result<JsValue, JsValue> {
+        let client = self.inner.clone();
+        let inputs: Result<Vec<_>, Problem> = given.iter().map(|one| input(&one)).collect();
+        let (inputs, how) = (inputs.map_err(thrown)?, train_options(&options).map_err(thrown)?);
+        let signal = signal(&options);
+        let done = client.adapt_to(&inputs, &how, &|| aborted(&signal)).await;
+        to_js(&done.map_err(thrown)?)
+    }
+
+    /// A stream of this library's inputs: moments of a series, answered every `hop` of them, or frames.
+    pub fn stream(&self, hop: usize) -> Result<Stream, JsValue> {
+        self.inner.stream(hop).map(|inner| Stream(RefCell::new(Some(inner)))).map_err(thrown)
+    }
+
+    /// Adds moments or a frame to a stream, and answers what has become due.
+    #[wasm_bindgen(unchecked_return_type = "RunResult[]")]
+    pub async fn push(
+        &self,
+        stream: &Stream,
+        #[wasm_bindgen(unchecked_param_type = "Input")] given: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "RunOptions | undefined")] options: JsValue,
+    ) -> Result<JsValue, JsValue> {
+        let client = self.inner.clone();
+        let input = input(&given).map_err(thrown)?;
+        let run = run_options(&options, self.limit).map_err(thrown)?;
+        let signal = signal(&options);
+        let busy = || Problem::new(Code::Conflict, "the stream is still at its last input");
+        let mut inner = stream.0.borrow_mut().take().ok_or_else(|| thrown(busy()))?;
+        let answers = client.push(&mut inner, &input, &run, &|| aborted(&signal)).await;
+        stream.0.replace(Some(inner));
+        let answers = answers.map_err(thrown)?;
+        let results: Result<Vec<JsValue>, JsValue> = answers.iter().map(run_result).collect();
+        Ok(results?.into_iter().collect::<js_sys::Array>().into())
     }
 
     /// Shows what would be contributed. Nothing is sent.

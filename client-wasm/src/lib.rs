@@ -29,7 +29,7 @@ mod storage;
 
 use wasm_bindgen::prelude::wasm_bindgen;
 
-pub use client::{Client, Pending, analyse};
+pub use client::{Client, Pending, Stream, analyse};
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = include_str!("types.d.ts");

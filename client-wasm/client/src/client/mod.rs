@@ -14,7 +14,9 @@ mod learn;
 mod open;
 mod refresh;
 mod run;
+mod stream;
 mod train;
+mod unlabelled;
 mod warm;
 
 use std::cell::{Cell, RefCell};
@@ -30,6 +32,7 @@ use futures::lock::Mutex;
 pub use adapt::{Adapted, Slot, Trained};
 pub use learn::Answer;
 pub use run::{Pending, RunOptions, WeightChoice};
+pub use stream::Stream;
 pub use train::TrainOptions;
 
 use crate::catalog::{Address, Source};

@@ -56,12 +56,12 @@ pub enum WeightChoice {
 pub struct Pending {
     live: Arc<Adapted>,
     began: f64,
-    prepared: Prepared,
+    pub(super) prepared: Prepared,
     pub(super) input: Value,
     pub(super) started: Option<Reusable>,
-    features: Option<FeatureVector>,
+    pub(super) features: Option<FeatureVector>,
     overlapped: bool,
-    stages: Vec<Stage>,
+    pub(super) stages: Vec<Stage>,
 }
 
 impl<P: Port> Client<P> {
@@ -121,13 +121,17 @@ impl<P: Port> Client<P> {
         )
     }
 
-    fn open_run(&self, cancelled: &Cancelled<'_>) -> Result<Arc<Adapted>, Problem> {
+    pub(super) fn open_run(&self, cancelled: &Cancelled<'_>) -> Result<Arc<Adapted>, Problem> {
         self.check_open()?;
         check_cancelled(cancelled)?;
         Ok(self.live())
     }
 
-    fn prepare_run(&self, live: Arc<Adapted>, input: &Input) -> Result<Pending, Problem> {
+    pub(super) fn prepare_run(
+        &self,
+        live: Arc<Adapted>,
+        input: &Input,
+    ) -> Result<Pending, Problem> {
         let began = self.port.now_ms();
         let prepared = prepare(&live.library, input)?;
         let input = live.library.session.feed(&prepared.shape, &prepared.values)?;
@@ -171,7 +175,11 @@ impl<P: Port> Client<P> {
         Ok(())
     }
 
-    fn analyse_here(&self, prepared: &Prepared, stages: &mut Vec<Stage>) -> FeatureVector {
+    pub(super) fn analyse_here(
+        &self,
+        prepared: &Prepared,
+        stages: &mut Vec<Stage>,
+    ) -> FeatureVector {
         let began = self.port.now_ms();
         let features = analyse(&prepared.subject);
         let ms = self.port.now_ms() - began;
@@ -180,7 +188,7 @@ impl<P: Port> Client<P> {
         features
     }
 
-    async fn complete(
+    pub(super) async fn complete(
         &self,
         pending: Pending,
         options: &RunOptions,

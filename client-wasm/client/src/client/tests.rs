@@ -2,6 +2,8 @@
 
 mod background;
 mod pages;
+mod stream;
+mod unlabelled;
 
 use std::cell::RefCell;
 use std::rc::Rc;

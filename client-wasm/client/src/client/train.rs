@@ -11,6 +11,7 @@ use backstitch_protocol::problem::Code;
 use futures::lock::MutexGuard;
 use serde::{Deserialize, Serialize};
 
+use super::unlabelled::ENTROPY;
 use super::{Adapted, Cancelled, Client, check_cancelled};
 use crate::library::Version;
 use crate::personal::Change;
@@ -279,7 +280,7 @@ impl<P: Port> Client<P> {
     }
 }
 
-fn in_memory_only(problem: Problem) -> Problem {
+pub(super) fn in_memory_only(problem: Problem) -> Problem {
     problem.with_hint(
         "free some space on this device and train again; until this page is closed, the weights are used from memory",
     )
@@ -311,7 +312,13 @@ fn trainable(live: &Adapted, named: Option<&[Name]>) -> Result<Vec<Name>, Proble
     let tasks = &live.library.catalog.tasks;
     let wanted = |name: &Name| match named {
         Some(named) => named.contains(name),
-        None => tasks.is_empty() || tasks.iter().any(|task| task.patches.contains(name)),
+        // What adapts without answers has nothing to learn from examples.
+        None => match tasks.is_empty() {
+            true => live.slot(name).is_some_and(|slot| {
+                slot.shared.patch.manifest().training.as_ref().is_some_and(|t| t.loss != ENTROPY)
+            }),
+            false => tasks.iter().any(|task| task.patches.contains(name)),
+        },
     };
     let names = live.slots.iter().map(|slot| &slot.shared.name);
     let names: Vec<Name> = names.filter(|name| wanted(name) && can(name)).cloned().collect();

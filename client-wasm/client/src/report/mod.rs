@@ -182,6 +182,32 @@ pub struct TrainProgress {
     pub loss: f32,
 }
 
+/// How certain a model's answers are.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Certainty {
+    /// The mean of the answers' entropies, in nats; 0 is certain.
+    pub entropy: f64,
+    /// The entropy of the mean answer, in nats; 0 where all answers are one and the same class.
+    pub variety: f64,
+}
+
+/// What came of adapting patches without answers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AdaptReport {
+    /// The patches.
+    pub patches: Vec<Name>,
+    /// Inputs that they were adapted to.
+    pub inputs: usize,
+    /// Steps that were taken.
+    pub steps: usize,
+    /// With the shared weights.
+    pub before: Certainty,
+    /// With the adapted ones.
+    pub after: Certainty,
+    /// Whether runs use the adapted weights.
+    pub in_use: bool,
+}
+
 /// A training that was begun and not ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unfinished {
