@@ -18,8 +18,11 @@ const ARGS = [
   "--disable-sync",
 ];
 
-export function startBrowser() {
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ARGS });
+export function startBrowser(...more) {
+  return chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: [...ARGS, ...more],
+  });
 }
 
 /** A fresh profile and a page in it; `complaints` collects errors and refusals by the page's policy. */

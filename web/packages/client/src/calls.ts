@@ -1,9 +1,10 @@
 // What the page and its worker say to each other.
 
-import type { CostLimit, RunOptions, TrainOptions } from "./options.js";
+import type { AdaptOptions, CostLimit, RunOptions, TrainOptions } from "./options.js";
 import type { EngineInput } from "./engine.js";
 import type { WireInput } from "./input.js";
 import type {
+  AdaptReport,
   ContributeResult,
   ExampleCounts,
   FeatureVector,
@@ -16,6 +17,7 @@ import type {
   RunResult,
   TrainProgress,
   TrainReport,
+  Unfinished,
 } from "./results.js";
 import type { OpenProgress } from "./options.js";
 
@@ -39,6 +41,7 @@ export interface OpenCall {
 
 export interface Opened extends Snapshot {
   module: WebAssembly.Module;
+  unfinished: Unfinished | null;
 }
 
 type Plain<T> = Omit<T, "signal" | "onProgress">;
@@ -47,6 +50,22 @@ export type Calls = {
   open: { argument: OpenCall; result: Opened; progress: OpenProgress };
   run: { argument: { input: WireInput; options: Plain<RunOptions> }; result: RunResult };
   learn: { argument: { input: WireInput; target: string | number }; result: LearnResult };
+  adapt: { argument: { inputs: WireInput[]; options: Plain<AdaptOptions> }; result: AdaptReport };
+  /** Opens a stream and gives its number. */
+  stream: { argument: { hop: number }; result: number };
+  push: { argument: { stream: number; input: WireInput; options: Plain<RunOptions> }; result: RunResult[] };
+  /** Ends a stream. */
+  end: { argument: number; result: undefined };
+  /** A part of a training; the report when it is the last one. */
+  slice: {
+    argument: { options: Plain<TrainOptions>; slice_ms: number };
+    result: TrainReport | null;
+    progress: TrainProgress;
+  };
+  /** What an earlier page has left of a training in slices. */
+  unfinished: { argument: undefined; result: Unfinished | null };
+  /** Gives up a training in slices. */
+  abandon: { argument: undefined; result: undefined };
   train: { argument: Plain<TrainOptions>; result: TrainReport; progress: TrainProgress };
   preview: { argument: undefined; result: Preview };
   contribute: { argument: undefined; result: ContributeResult };

@@ -6,6 +6,7 @@ import type { OpenCall } from "./calls.js";
 import type { OpenProgress, TensorInput } from "./options.js";
 import { PatchError } from "./problem.js";
 import type {
+  AdaptReport,
   ContributeResult,
   ExampleCounts,
   FeatureVector,
@@ -18,12 +19,18 @@ import type {
   RunResult,
   TrainProgress,
   TrainReport,
+  Unfinished,
 } from "./results.js";
 
 export type EngineInput = Pixels | TensorInput | string;
 
 /** A run whose first segment is done. */
 export type Pending = object;
+
+/** Inputs that follow each other; its memory is the engine's. */
+export interface Stream {
+  free(): void;
+}
 
 /** The exports of the wasm client; every method throws `{ code, message, hint }`. */
 export interface Engine {
@@ -36,6 +43,16 @@ export interface Engine {
   overlap_pays(handover_ms: number): boolean;
   learn(input: EngineInput, target: string | number): Promise<LearnResult>;
   train(options: object, progress: (value: TrainProgress) => void): Promise<TrainReport>;
+  train_slice(
+    options: object,
+    slice_ms: number,
+    progress: (value: TrainProgress) => void,
+  ): Promise<TrainReport | null>;
+  unfinished(): Promise<Unfinished | null>;
+  abandon(): Promise<void>;
+  adapt(inputs: EngineInput[], options: object): Promise<AdaptReport>;
+  stream(hop: number): Stream;
+  push(stream: Stream, input: EngineInput, options: object): Promise<RunResult[]>;
   preview(): Promise<Preview>;
   contribute(): Promise<ContributeResult>;
   consent(given: boolean): Promise<Privacy>;

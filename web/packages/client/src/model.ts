@@ -1,11 +1,21 @@
 // An open library: what a page holds.
 
+import { trainInBackground } from "./background.js";
 import type { OpenCall, Snapshot } from "./calls.js";
 import { cross } from "./input.js";
-import { idle } from "./idle.js";
-import type { CallOptions, Input, ModelEvents, RunOptions, TrainOptions } from "./options.js";
-import { closed, PatchError } from "./problem.js";
+import { idle, type BackgroundSettings } from "./idle.js";
 import type {
+  AdaptOptions,
+  CallOptions,
+  Input,
+  ModelEvents,
+  RunOptions,
+  StreamOptions,
+  TrainOptions,
+} from "./options.js";
+import { aborted, closed, PatchError } from "./problem.js";
+import type {
+  AdaptReport,
   ContributeResult,
   ExampleCounts,
   Graph,
@@ -15,12 +25,25 @@ import type {
   Privacy,
   RefreshResult,
   RunResult,
+  TrainProgress,
   TrainReport,
+  Unfinished,
 } from "./results.js";
 import { Station } from "./station.js";
+import { Stream } from "./stream.js";
 import { startWorker, type Started } from "./workers.js";
 
 type Listener<K extends keyof ModelEvents> = (detail: ModelEvents[K]) => void;
+
+/** A training in the background. */
+interface Training {
+  key: string;
+  abort: AbortController;
+  report: Promise<TrainReport | undefined>;
+}
+
+const keyOf = ({ epochs, patches, seed = 0 }: TrainOptions): string =>
+  JSON.stringify([epochs ?? null, patches ?? null, seed]);
 
 /** Made by `open`. Every call takes an AbortSignal and rejects with a PatchError. */
 export class Model {
@@ -28,13 +51,22 @@ export class Model {
   readonly #workerUrl: string | URL | undefined;
   readonly #call: OpenCall;
   readonly #listeners = new Map<keyof ModelEvents, Set<Listener<never>>>();
-  #trainer: Started | undefined;
+  readonly #settings: BackgroundSettings;
+  readonly #closing = new AbortController();
+  #training: Training | undefined;
   #snapshot: Snapshot;
   #closed = false;
 
   /** @internal */
-  constructor(worker: Started, workerUrl: string | URL | undefined, call: OpenCall, snapshot: Snapshot) {
+  constructor(
+    worker: Started,
+    workerUrl: string | URL | undefined,
+    call: OpenCall,
+    snapshot: Snapshot,
+    settings: BackgroundSettings,
+  ) {
     this.#workerUrl = workerUrl;
+    this.#settings = settings;
     this.#call = call;
     this.#snapshot = snapshot;
     const start = (): Started => startWorker(workerUrl, (event, detail) => this.receive(event, detail));
@@ -85,18 +117,18 @@ export class Model {
    * Trains the trainable patches on the kept examples, in a worker of its own, so that runs go on meanwhile.
    * A cancelled training leaves everything as it was.
    */
-  async train({
-    signal,
-    onProgress,
-    background = false,
-    ...options
-  }: TrainOptions = {}): Promise<TrainReport> {
-    if (background) await idle(signal);
+  async train(given: TrainOptions = {}): Promise<TrainReport> {
+    const { signal, onProgress, background = false, ...options } = given;
     if (this.#closed) throw closed();
     // What is not stored is known to the first worker alone; runs wait for such a training.
-    if (!this.#call.persist || (await this.#station.call("examples", undefined, { signal })).unsaved > 0)
-      return this.#station.call("train", options, { signal, onProgress });
-    const trainer = (this.#trainer ??= startWorker(this.#workerUrl, () => undefined));
+    const inMemory =
+      !this.#call.persist || (await this.#station.call("examples", undefined, { signal })).unsaved > 0;
+    if (background && !inMemory) return this.#inBackground(given);
+    if (background) await idle(signal);
+    if (inMemory) return this.#station.call("train", options, { signal, onProgress });
+    const trainer = startWorker(this.#workerUrl, () => undefined);
+    const end = (): void => trainer.stop();
+    this.#closing.signal.addEventListener("abort", end);
     try {
       await trainer.channel.call("open", { ...this.#call, live: false }, { signal });
       const report = await trainer.channel.call("train", options, { signal, onProgress });
@@ -105,8 +137,79 @@ export class Model {
     } finally {
       // Wasm memory never shrinks, so the worker ends with its work; ending it is also what cancels a step.
       trainer.stop();
-      if (this.#trainer === trainer) this.#trainer = undefined;
+      this.#closing.signal.removeEventListener("abort", end);
     }
+  }
+
+  /**
+   * Adapts the patches that allow it to inputs whose right answers nobody knows, eight at least: by making the answers
+   * more certain. The outcome stays on this device, and runs use it if it keeps its promise.
+   */
+  async adapt(inputs: Input[], { signal, ...options }: AdaptOptions = {}): Promise<AdaptReport> {
+    const crossing = async () => {
+      const crossed = await Promise.all(inputs.map(cross));
+      const transfer = crossed.flatMap((each) => each.transfer);
+      return { argument: { inputs: crossed.map((each) => each.input), options }, transfer };
+    };
+    return this.#station.call("adapt", crossing, { signal });
+  }
+
+  /** Opens a stream of inputs: moments of a series, or frames. */
+  async stream({ hop = 1, ...options }: StreamOptions = {}, { signal }: CallOptions = {}): Promise<Stream> {
+    const id = await this.#station.call("stream", { hop }, { signal });
+    return new Stream(this.#station, id, options);
+  }
+
+  /** @internal Goes on with a training that an earlier page has left. */
+  resume({ options: { epochs, patches, seed } }: Unfinished): void {
+    const options = { ...(epochs !== null && { epochs }), ...(patches !== null && { patches }), seed };
+    void this.#slices(options, true).catch((thrown: unknown) => {
+      if (PatchError.from(thrown).code !== "aborted" && !this.#closed)
+        this.#emit("error", PatchError.from(thrown));
+    });
+  }
+
+  async #inBackground({ signal, onProgress, ...options }: TrainOptions): Promise<TrainReport> {
+    const stop = onProgress && this.on("training", (progress) => progress.paused ?? onProgress(progress));
+    const cancel = (): void => this.#training?.abort.abort(signal?.reason);
+    if (signal?.aborted) throw aborted(signal.reason);
+    signal?.addEventListener("abort", cancel);
+    try {
+      // One that goes on since the page was opened is the one that this call asks for.
+      const under = this.#training;
+      const joined = under?.key === keyOf(options) ? await under.report : void (await under?.report);
+      return joined ?? (await this.#slices(options, false))!;
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      stop?.();
+    }
+  }
+
+  /** `undefined` where there was nothing to resume. */
+  #slices({ background: _, ...options }: TrainOptions, resume: boolean): Promise<TrainReport | undefined> {
+    let last: TrainProgress = { step: 0, steps: 0, epoch: 0, loss: 0 };
+    const abort = new AbortController();
+    const slices = trainInBackground({
+      opening: this.#call,
+      start: () => startWorker(this.#workerUrl, () => undefined),
+      settings: this.#settings,
+      options,
+      resume,
+      signal: abort.signal,
+      closing: this.#closing.signal,
+      onProgress: (progress) => this.#emit("training", (last = progress)),
+      onPause: (paused) => this.#emit("training", { ...last, paused }),
+    });
+    const report = slices
+      .then(async (done) => {
+        await this.#station.call("reload", undefined);
+        if (done) this.#emit("trained", done);
+        return done;
+      })
+      .catch((thrown: unknown) => Promise.reject(this.#closed ? closed() : thrown))
+      .finally(() => (this.#training = undefined));
+    this.#training = { key: keyOf(options), abort, report };
+    return report;
   }
 
   /** The exact bytes that `contribute` would send now. Sends nothing. */
@@ -155,7 +258,7 @@ export class Model {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#trainer?.stop();
+    this.#closing.abort();
     this.#station.close();
     this.#emit("close", undefined);
     this.#listeners.clear();

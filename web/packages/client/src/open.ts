@@ -24,6 +24,7 @@ export async function open(url: string | URL, options: OpenOptions = {}): Promis
     wasmUrl,
     storage = "persistent",
     live = true,
+    background: { resume = true, ...settings } = {},
   } = options;
   if (signal?.aborted) throw aborted(signal.reason);
   const call: OpenCall = {
@@ -39,7 +40,9 @@ export async function open(url: string | URL, options: OpenOptions = {}): Promis
   const worker = startWorker(workerUrl, (event, detail) => model?.receive(event, detail));
   try {
     const opened = await worker.channel.call("open", call, { signal, onProgress });
-    model = new Model(worker, workerUrl, { ...call, wasm: opened.module }, opened);
+    const { module, unfinished, ...snapshot } = opened;
+    model = new Model(worker, workerUrl, { ...call, wasm: module }, snapshot, settings);
+    if (resume && unfinished) model.resume(unfinished);
     return model;
   } catch (thrown) {
     worker.stop();

@@ -1,8 +1,16 @@
 // What goes in, and what a listener gets. Field names are those of the wire and of the manifests; every number's
 // unit stands in its name or beside it.
 
+import type { BackgroundSettings, Pause } from "./idle.js";
 import type { PatchError } from "./problem.js";
-import type { LibraryInfo, Privacy, RefreshResult, RunResult, TrainProgress } from "./results.js";
+import type {
+  LibraryInfo,
+  Privacy,
+  RefreshResult,
+  RunResult,
+  TrainProgress,
+  TrainReport,
+} from "./results.js";
 
 /**
  * Numbers with a shape, row-major: a tensor in the model's scale, or a series `[moments, channels]` in its own units, the
@@ -63,6 +71,8 @@ export interface OpenOptions {
   storage?: "persistent" | "memory";
   /** Whether to follow new versions while the model is open. Default: true. */
   live?: boolean;
+  /** When training in the background has to wait, and whether what an earlier page left is gone on with (yes). */
+  background?: BackgroundSettings & { resume?: boolean };
 }
 
 export interface CallOptions {
@@ -84,13 +94,29 @@ export interface RunOptions extends CallOptions {
 
 export interface TrainOptions extends CallOptions {
   onProgress?: (progress: TrainProgress) => void;
-  /** Start when the page is idle. */
+  /**
+   * Train in slices while the page is idle, as the `background` settings of `open` allow. It goes on in the next visit
+   * where this page is closed before the end; the result is the same as without.
+   */
   background?: boolean;
   /** Passes over the examples. Default: 10. */
   epochs?: number;
   /** Names of trainable patches. Default: all that the library's tasks name. */
   patches?: string[];
   seed?: number;
+}
+
+export interface AdaptOptions extends CallOptions {
+  /** Passes over the inputs. Default: what the patch's manifest says. */
+  epochs?: number;
+  /** Names of patches. Default: all whose manifest names `entropy` as its loss. */
+  patches?: string[];
+  seed?: number;
+}
+
+export interface StreamOptions extends Omit<RunOptions, "signal"> {
+  /** Moments of a series between two answers. Default: 1. Of pictures, every frame is answered. */
+  hop?: number;
 }
 
 /** What a listener of `model.on` gets. */
@@ -101,6 +127,10 @@ export interface ModelEvents {
   version: RefreshResult & { library: LibraryInfo };
   /** The device's privacy ledger or consent changed. */
   privacy: Privacy;
+  /** A step of a training in the background, or that it has to wait. */
+  training: TrainProgress & { paused?: Pause };
+  /** A training in the background is done. */
+  trained: TrainReport;
   /** Something failed that no call was waiting for. */
   error: PatchError;
   close: undefined;

@@ -115,6 +115,32 @@ export interface Score {
   accuracy: number;
   n: number;
 }
+/** How certain a model's answers are. */
+export interface Certainty {
+  /** The mean of the answers' entropies, in nats; 0 is certain. */
+  entropy: number;
+  /** The entropy of the mean answer, in nats; 0 where all answers are one and the same class. */
+  variety: number;
+}
+
+/** What came of adapting patches to inputs without answers. */
+export interface AdaptReport {
+  patches: string[];
+  inputs: number;
+  steps: number;
+  before: Certainty;
+  after: Certainty;
+  /** Whether runs use the adapted weights: the answers are more certain, and did not all become alike. */
+  in_use: boolean;
+}
+
+/** A training in the background that was begun and not ended. */
+export interface Unfinished {
+  options: { epochs: number | null; patches: string[] | null; seed: number };
+  step: number;
+  steps: number;
+}
+
 export interface TrainReport {
   patches: string[];
   steps: number;

@@ -28,7 +28,7 @@ export class Station {
   /** `start` makes a worker in which nothing is open yet; `onReopened` hears of what a fresh one has opened. */
   constructor(
     worker: Started,
-    private readonly call_: OpenCall,
+    private readonly opening: OpenCall,
     private readonly start: () => Started,
     private readonly onReopened: (snapshot: Calls["open"]["result"]) => void,
   ) {
@@ -77,7 +77,7 @@ export class Station {
   async #replace(): Promise<Started> {
     const fresh = this.start();
     try {
-      this.onReopened(await fresh.channel.call("open", this.call_));
+      this.onReopened(await fresh.channel.call("open", this.opening));
       if (this.#closed) throw closed();
       return fresh;
     } catch (thrown) {

@@ -4,7 +4,7 @@ import { serve } from "./channel.js";
 import type { Calls, OpenCall, Snapshot } from "./calls.js";
 import { Analyst } from "./analyst.js";
 import { decode } from "./decode.js";
-import { loadWasm, measure, openEngine, type Engine } from "./engine.js";
+import { loadWasm, measure, openEngine, type Engine, type Stream } from "./engine.js";
 import { idle } from "./idle.js";
 import { wholeProgress } from "./progress.js";
 import type { CostLimit } from "./options.js";
@@ -45,6 +45,16 @@ const limits = (limit: CostLimit | undefined): object => ({
   ...(limit?.gainPerMs !== undefined && { gain_per_ms: limit.gainPerMs }),
 });
 
+const runOptions = ({ costLimit, deadlineMs, ...rest }: Calls["run"]["argument"]["options"]): object => ({
+  ...rest,
+  ...(deadlineMs !== undefined && { deadline_ms: deadlineMs }),
+  ...limits(costLimit),
+});
+
+/** By number; a fresh worker has none. */
+const streams = new Map<number, Stream>();
+let streamed = 0;
+
 function follow(library: string): void {
   if (!opened?.live || typeof EventSource === "undefined") return;
   following = watch({
@@ -84,13 +94,11 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
     analyst = new Analyst(module);
     follow(engine.library().name);
     if (call.live) void warmUp();
-    return { ...(await snapshot()), module };
+    return { ...(await snapshot()), module, unfinished: await engine.unfinished() };
   },
   async run({ input, options }, { signal }) {
-    const { costLimit, deadlineMs, ...rest } = options;
     const prepared = await decoded(input);
-    const deadline = deadlineMs !== undefined && { deadline_ms: deadlineMs };
-    const all = { ...rest, ...deadline, ...limits(costLimit), signal };
+    const all = { ...runOptions(options), signal };
     return analyst ? analyst.run(current(), prepared, all) : current().run(prepared, all);
   },
   async learn({ input, target }) {
@@ -98,6 +106,32 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
   },
   async train(options, { signal, progress }) {
     return changed(await current().train({ ...options, signal }, progress));
+  },
+  async adapt({ inputs, options }, { signal }) {
+    const all = await Promise.all(inputs.map(decoded));
+    return changed(await current().adapt(all, { ...options, signal }));
+  },
+  async stream({ hop }) {
+    streams.set(++streamed, current().stream(hop));
+    return streamed;
+  },
+  async push({ stream, input, options }, { signal }) {
+    const found = streams.get(stream);
+    if (!found)
+      throw new PatchError("closed", "this stream ended with its worker", "open a new one with stream()");
+    return current().push(found, await decoded(input), { ...runOptions(options), signal });
+  },
+  async end(stream) {
+    streams.get(stream)?.free();
+    streams.delete(stream);
+    return undefined;
+  },
+  slice: async ({ options, slice_ms }, { signal, progress }) =>
+    current().train_slice({ ...options, signal }, slice_ms, progress),
+  unfinished: async () => current().unfinished(),
+  async abandon() {
+    await current().abandon();
+    return undefined;
   },
   preview: async () => current().preview(),
   contribute: async () => changed(await current().contribute()),

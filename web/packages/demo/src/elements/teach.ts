@@ -137,7 +137,8 @@ function tally(counts: ExampleCounts) {
     </div>
     <p class="small muted num" id="examples">
       ${count(counts.total)} of at most ${count(counts.limit)} examples: ${count(counts.training)} to train
-      on, ${count(counts.held_out)} held out to judge${counts.unsaved ? `; ${count(counts.unsaved)} in memory only, as this device is full` : ""}
+      on, ${count(counts.held_out)} held out to
+      judge${counts.unsaved ? `; ${count(counts.unsaved)} in memory only, as this device is full` : ""}
     </p>
   </div>`;
 }
