@@ -263,6 +263,14 @@ export interface Privacy {
   consent: boolean;
   tasks: TaskPrivacy[];
   experiments: { name: string; arm: string; window: number; seen: number; reported: boolean; epsilon: number }[];
+  /** What the reports of all experiments may tell about this device in a period, and have told in the running one. */
+  reports: {
+    spent_epsilon: number;
+    epsilon: number;
+    period_days: number;
+    certainty: number;
+    certainty_limit: number;
+  };
   ledger: { entries: number; head: string; intact: boolean; problem: Reason | null };
   /** What left this device, newest first, by its ledger. `at` is in seconds since 1970; a report has round 0. */
   history: { kind: "contribution" | "report"; name: string; round: number; at: number; rho: number }[];

@@ -271,6 +271,7 @@ mod tests {
             patches: vec![],
             tasks: vec![],
             experiments: vec![],
+            reports: Default::default(),
             ledger: LedgerHead { sequence, head: sequence.to_string(), ..LedgerHead::default() },
             samples: None,
         }

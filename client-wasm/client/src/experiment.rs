@@ -3,7 +3,6 @@
 use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::{ArmEntry, ExperimentEntry};
 use backstitch_protocol::experiment::{Report, arm_of, bucket, randomise};
-use backstitch_protocol::privacy::RhoQuanta;
 use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
@@ -16,11 +15,6 @@ pub fn assign<'a>(
     let bucket = bucket(&experiment.salt_bytes()?, &experiment.name, experiment.seed, secret);
     let weights: Vec<u32> = experiment.arms.iter().map(|arm| arm.weight).collect();
     Ok(arm_of(bucket, &weights).map(|index| &experiment.arms[index]))
-}
-
-/// What a report costs: ε-DP implies ε²/2-zCDP (Bun, Steinke 2016, Proposition 1.4).
-pub fn cost(experiment: &ExperimentEntry) -> RhoQuanta {
-    RhoQuanta::of_pure(experiment.epsilon)
 }
 
 /// The outcomes that this device has gathered for one experiment, kept between visits.
@@ -58,6 +52,12 @@ impl Window {
         if uniform * f64::from(self.seen) < 1.0 {
             self.picked = right;
         }
+    }
+
+    /// The report is delivered, or never will be: the outcome behind it is forgotten, so that only what was randomised
+    /// is left.
+    pub fn close(&mut self) {
+        (self.sent, self.picked) = (true, false);
     }
 
     /// Whether the window has all its inputs.
@@ -142,6 +142,9 @@ mod tests {
             window.report(&experiment, &experiment.arms[0], &[1; 32], 0.99).unwrap().clone();
         assert!(!first.outcome, "0.99 is above the probability of the truth");
         assert_eq!(*window.report(&experiment, &experiment.arms[0], &[1; 32], 0.0).unwrap(), first);
+        assert!(window.picked);
+        window.close();
+        assert!(window.sent && !window.picked, "the true outcome is not kept");
     }
 
     #[test]

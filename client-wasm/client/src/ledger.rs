@@ -4,9 +4,9 @@
 //! or altered refuses to take part again: it fails closed. Nothing here is sent anywhere.
 
 use backstitch_protocol::Problem;
-use backstitch_protocol::catalog::TaskEntry;
+use backstitch_protocol::catalog::{ExperimentEntry, TaskEntry};
 use backstitch_protocol::id::Name;
-use backstitch_protocol::privacy::RhoQuanta;
+use backstitch_protocol::privacy::{ReportBudget, RhoQuanta};
 use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -238,6 +238,34 @@ impl Ledger {
         Ok(())
     }
 
+    /// ε of the reports within the period that ends now, of whichever experiments.
+    pub fn reported(&self, budget: &ReportBudget, now: u64) -> f64 {
+        let start = now.max(self.latest()).saturating_sub(budget.period_s());
+        let recent = self.entries.iter().filter(|e| e.kind == Kind::Report && e.at >= start);
+        ReportBudget::spent(recent.map(|e| e.rho))
+    }
+
+    /// Whether this device may report to an experiment now, whatever the server asks for.
+    pub fn permit_report(
+        &self,
+        budget: &ReportBudget,
+        experiment: &ExperimentEntry,
+        now: u64,
+    ) -> Result<(), Problem> {
+        let spent = self.reported(budget, now);
+        if budget.permits(spent + experiment.cost().pure_epsilon()) {
+            return Ok(());
+        }
+        let what = format!(
+            "a report to {} at ε = {} after {spent:.2} would exceed ε = {} within {} days for this device",
+            experiment.name,
+            experiment.epsilon.value(),
+            budget.epsilon.value(),
+            budget.period_days
+        );
+        Err(Problem::new(Code::BudgetExhausted, what).with_hint("wait until the period ends"))
+    }
+
     fn latest(&self) -> u64 {
         self.entries.last().map_or(0, |e| e.at)
     }
@@ -333,6 +361,35 @@ mod tests {
         assert!(ledger.permit(&TaskEntry { noise_band: 2, ..task(1) }, NOW).is_ok());
         let tight = TaskEntry { epsilon: Epsilon::new(0.01).unwrap(), ..task(1) };
         assert!(ledger.permit(&tight, NOW).unwrap_err().is(Code::BudgetExhausted));
+    }
+
+    #[test]
+    fn reports_of_all_experiments_share_one_budget() {
+        let budget = ReportBudget::default();
+        let experiment = |epsilon: f64| ExperimentEntry {
+            name: Name::new("e").unwrap(),
+            salt: String::new(),
+            seed: 1,
+            arms: vec![],
+            window: 1,
+            epsilon: Epsilon::new(epsilon).unwrap(),
+        };
+        let mut ledger = Ledger::default();
+        for at in [NOW, NOW + DAY_SECONDS] {
+            ledger.permit_report(&budget, &experiment(2.0), at).unwrap();
+            ledger.append(Kind::Report, experiment(2.0).name, 0, at, experiment(2.0).cost());
+        }
+        let later = NOW + 2 * DAY_SECONDS;
+        let refused = ledger.permit_report(&budget, &experiment(0.1), later).unwrap_err();
+        assert!(refused.is(Code::BudgetExhausted) && refused.detail().contains("after 4.00"));
+        // A clock that is set back opens nothing; the first report leaves the period, the second stays.
+        assert!(ledger.permit_report(&budget, &experiment(0.1), NOW - 90 * DAY_SECONDS).is_err());
+        let after = NOW + 30 * DAY_SECONDS + 1;
+        ledger.permit_report(&budget, &experiment(2.0), after).unwrap();
+        assert!(ledger.permit_report(&budget, &experiment(2.1), after).is_err());
+        // Contributions draw on their task's budget, not on this one.
+        contribute(&mut ledger, 1, after);
+        ledger.permit_report(&budget, &experiment(2.0), after).unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::Name;
 use crate::measure::Measure;
-use crate::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier, RhoQuanta};
+use crate::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ReportBudget, RhoQuanta};
 use crate::problem::{Code, Problem};
 use crate::token::TokenKey;
 
@@ -177,6 +177,11 @@ pub struct ExperimentEntry {
 }
 
 impl ExperimentEntry {
+    /// What a report costs: ε-DP implies ε²/2-zCDP (Bun, Steinke 2016, Proposition 1.4).
+    pub fn cost(&self) -> RhoQuanta {
+        RhoQuanta::of_pure(self.epsilon)
+    }
+
     /// The salt's bytes.
     pub fn salt_bytes(&self) -> Result<[u8; 16], Problem> {
         let mut bytes = [0; 16];
@@ -227,6 +232,9 @@ pub struct Catalog {
     pub tasks: Vec<TaskEntry>,
     /// Running experiments.
     pub experiments: Vec<ExperimentEntry>,
+    /// What their reports, and those of earlier ones, may tell about one device.
+    #[serde(default)]
+    pub reports: ReportBudget,
     /// The privacy ledger.
     pub ledger: LedgerHead,
     /// Built-in samples for a first try, if the library has some.

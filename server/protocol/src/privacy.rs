@@ -80,20 +80,20 @@ impl RhoQuanta {
         Self((Self::PER_UNIT * epsilon.value() * epsilon.value() / 2.0).ceil() as u64)
     }
 
+    /// The ε of the ε-DP release that was debited at this ρ; by the rounding of a quantum above it, never below.
+    pub fn pure_epsilon(self) -> f64 {
+        (2.0 * self.rho()).sqrt()
+    }
+
     /// The most ρ that stays within (ε, δ) by [`epsilon_bound_of`], the larger of the two conversions, rounded
     /// down.
     pub fn within(epsilon: Epsilon, delta: Delta) -> Self {
-        let (mut low, mut high) = (0.0, 1.0);
-        while epsilon_bound_of(high, delta) <= epsilon.value() && high < 1e6 {
+        let fits = |rho: f64| epsilon_bound_of(rho, delta) <= epsilon.value();
+        let mut high = 1.0;
+        while fits(high) && high < 1e6 {
             high *= 2.0;
         }
-        for _ in 0..80 {
-            let middle = 0.5 * (low + high);
-            match epsilon_bound_of(middle, delta) <= epsilon.value() {
-                true => low = middle,
-                false => high = middle,
-            }
-        }
+        let (low, _) = bisect(0.0, high, fits);
         Self((low * Self::PER_UNIT).floor() as u64)
     }
 
@@ -123,6 +123,41 @@ impl RhoQuanta {
     }
 }
 
+/// What the reports of all experiments of a library may tell about one device within a period. Each report is ε-DP by
+/// itself, and their ε add up (Dwork, Roth 2014, Theorem 3.16): all of a period together are ε-DP, without any δ.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportBudget {
+    /// ε of the promise for one device and period.
+    pub epsilon: Epsilon,
+    /// Days of a period.
+    pub period_days: u32,
+}
+
+impl Default for ReportBudget {
+    fn default() -> Self {
+        Self { epsilon: Epsilon(4.0), period_days: 30 }
+    }
+}
+
+impl ReportBudget {
+    /// Seconds of a period.
+    pub fn period_s(&self) -> u64 {
+        u64::from(self.period_days) * 86_400
+    }
+
+    /// The ε of reports that were debited at these costs.
+    pub fn spent(costs: impl IntoIterator<Item = RhoQuanta>) -> f64 {
+        costs.into_iter().map(RhoQuanta::pure_epsilon).sum()
+    }
+
+    /// Whether `spent` keeps the promise. The promise is rounded to quanta as the costs are, so that one report of
+    /// just this ε fits.
+    pub fn permits(&self, spent: f64) -> bool {
+        spent <= RhoQuanta::of_pure(self.epsilon).pure_epsilon()
+    }
+}
+
 /// Raises a result of bisection by more than its rounding, so that it is never below the true value.
 const UPWARD: f64 = 1.0 + 1e-9;
 
@@ -145,18 +180,26 @@ fn smallest(rho: f64, delta: Delta, delta_at: impl Fn(f64) -> f64) -> f64 {
     if rho <= 0.0 || delta_at(0.0) <= delta.value() {
         return 0.0;
     }
-    let (mut low, mut high) = (0.0, 1.0);
+    let mut high = 1.0;
     while delta_at(high) > delta.value() {
         high *= 2.0;
     }
-    for _ in 0..200 {
+    bisect(0.0, high, |epsilon| delta_at(epsilon) > delta.value()).1 * UPWARD
+}
+
+/// The two neighbouring numbers between which `holds` turns from true to false. It holds at `low` and not at `high`.
+fn bisect(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> (f64, f64) {
+    loop {
         let middle = 0.5 * (low + high);
-        match delta_at(middle) > delta.value() {
+        // Also where one of them is NaN or infinite, so this ends on any numbers.
+        if !(low < middle && middle < high) {
+            return (low, high);
+        }
+        match holds(middle) {
             true => low = middle,
             false => high = middle,
         }
     }
-    high * UPWARD
 }
 
 fn gaussian_delta(epsilon: f64, mu: f64) -> f64 {
@@ -170,15 +213,9 @@ fn gaussian_delta(epsilon: f64, mu: f64) -> f64 {
 /// min over α > 1 of exp((α−1)(αρ − ε) + α·ln(1 − 1/α)) / (α−1). The exponent's derivative in α rises, so its
 /// root is found by bisection; whatever α comes of it, the value is a bound.
 fn concentrated_delta(epsilon: f64, rho: f64) -> f64 {
-    let (mut low, mut high) = (1.01, (epsilon + 1.0) / (2.0 * rho) + 2.0);
-    for _ in 0..200 {
-        let alpha = 0.5 * (low + high);
-        match (2.0 * alpha - 1.0) * rho - epsilon + (-1.0 / alpha).ln_1p() < 0.0 {
-            true => low = alpha,
-            false => high = alpha,
-        }
-    }
-    let alpha = high;
+    let highest = (epsilon + 1.0) / (2.0 * rho) + 2.0;
+    let falls = |alpha: f64| (2.0 * alpha - 1.0) * rho - epsilon + (-1.0 / alpha).ln_1p() < 0.0;
+    let (_, alpha) = bisect(1.01, highest, falls);
     let exponent = (alpha - 1.0) * (alpha * rho - epsilon) + alpha * (-1.0 / alpha).ln_1p();
     (exponent.exp() / (alpha - 1.0)).min(1.0)
 }
@@ -253,6 +290,21 @@ mod tests {
             points += 1;
         }
         assert!(points >= 200, "{points}");
+    }
+
+    #[test]
+    fn reports_add_up_to_their_budget_and_not_beyond() {
+        let budget = ReportBudget { epsilon: Epsilon::new(4.0).unwrap(), period_days: 30 };
+        let of = |epsilon: f64| RhoQuanta::of_pure(Epsilon::new(epsilon).unwrap());
+        let fits =
+            |costs: &[f64]| budget.permits(ReportBudget::spent(costs.iter().map(|e| of(*e))));
+        assert!(fits(&[1.0; 4]) && fits(&[4.0]) && fits(&[2.0, 1.0, 0.5, 0.5]) && fits(&[]));
+        assert!(!fits(&[1.0, 1.0, 1.0, 1.0, 0.01]) && !fits(&[4.001]));
+        for epsilon in [0.1, 0.3, 3.3, 7.7] {
+            let one = ReportBudget { epsilon: Epsilon::new(epsilon).unwrap(), ..budget };
+            assert!(one.permits(ReportBudget::spent([of(epsilon)])), "{epsilon}");
+            assert!(of(epsilon).pure_epsilon() >= epsilon);
+        }
     }
 
     #[test]

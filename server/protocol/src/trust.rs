@@ -12,9 +12,9 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Catalog, TaskEntry};
+use crate::catalog::{Catalog, ExperimentEntry, TaskEntry};
 use crate::id::Name;
-use crate::privacy::RhoQuanta;
+use crate::privacy::{ReportBudget, RhoQuanta};
 use crate::problem::{Code, Problem};
 
 /// Separates the signatures of a root key from all others.
@@ -129,6 +129,7 @@ impl Trust {
         self.fresh(&catalog, &digest, now)?;
         self.continues(&catalog)?;
         catalog.tasks.iter().try_for_each(keeps_its_promise)?;
+        reports_fit(&catalog)?;
         self.root = Some(signed.certificate.root.clone());
         self.release = Some(release);
         (self.version, self.digest) = (catalog.version, Some(digest));
@@ -235,6 +236,21 @@ fn keeps_its_promise(task: &TaskEntry) -> Result<(), Problem> {
             task.name,
             worst.rho(),
             task.budget().rho()
+        ),
+    ))
+}
+
+/// The experiments that run must fit into the library's promise for reports.
+fn reports_fit(catalog: &Catalog) -> Result<(), Problem> {
+    let spent = ReportBudget::spent(catalog.experiments.iter().map(ExperimentEntry::cost));
+    if catalog.reports.permits(spent) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::LedgerOverspent,
+        format!(
+            "experiments ask each device for reports of ε = {spent:.2} in all; the promise is ε = {}",
+            catalog.reports.epsilon.value()
         ),
     ))
 }

@@ -85,10 +85,11 @@ async fn show(config: &ConfigArgs, json: bool) -> Result<()> {
     }
     let experiments: Vec<ExperimentLine> =
         ledger.experiments().await?.into_iter().map(experiment).collect();
+    let reports = ledger.reports(now).await?;
     if json {
-        return print_json(
-            &serde_json::json!({ "ledger": head, "tasks": lines, "experiments": experiments }),
-        );
+        return print_json(&serde_json::json!({
+            "ledger": head, "tasks": lines, "experiments": experiments, "reports": reports,
+        }));
     }
     println!("ledger: {} records, the chain holds, head {}", head.sequence, head.hash);
     lines.iter().for_each(print);
@@ -96,6 +97,15 @@ async fn show(config: &ConfigArgs, json: bool) -> Result<()> {
         println!(
             "{}: one randomised report of each device, ε = {} (ρ = {:.4})",
             line.experiment, line.epsilon, line.rho
+        );
+    }
+    for (library, reports) in reports {
+        println!(
+            "{library}: reports of experiments, ε = {:.2} of {} in {} days; the next experiment may ask for up to {:.2}",
+            reports.spent_epsilon,
+            reports.budget_epsilon,
+            reports.period_days,
+            (reports.budget_epsilon - reports.spent_epsilon).max(0.0)
         );
     }
     Ok(())

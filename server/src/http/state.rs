@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::App;
 use crate::experiment::{self, ArmResult, Difference};
 use crate::failure::Result;
-use crate::privacy::{Kind, Record, State};
+use crate::privacy::{self, Kind, Record, ReportSpending, State};
 use crate::registry::Issued;
 use crate::registry::alias::{self, Move};
 use crate::registry::version;
@@ -55,6 +55,7 @@ struct LibraryState {
     patches: Vec<PatchState>,
     tasks: Vec<TaskState>,
     experiments: Vec<ExperimentState>,
+    reports: ReportSpending,
     moves: Vec<Move>,
 }
 
@@ -210,6 +211,8 @@ async fn library(app: &App, issued: &Issued) -> Result<LibraryState> {
         patches: patches(&mut reading, &catalog.library).await?,
         tasks,
         experiments,
+        reports: privacy::report_spending(&mut reading, &catalog.library, app.services.clock.now())
+            .await?,
         moves: alias::history(&mut reading, &catalog.library, SHOWN).await?,
     })
 }
@@ -251,7 +254,7 @@ async fn task(app: &App, connection: &mut Connection, id: &TaskId) -> Result<Tas
     let now = app.services.clock.now();
     let closed = rounds::closed(&mut *connection, id, round, now).await?;
     let promise = terms.promise();
-    let spending = crate::privacy::spending(connection, id, &promise, round.number, now).await?;
+    let spending = privacy::spending(connection, id, &promise, round.number, now).await?;
     let shown = |rho: RhoQuanta| rho.rho();
     Ok(TaskState {
         patches: terms.patches.clone(),

@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use super::reports::ReportSpending;
 use super::spending::{Debit, Promise, Spending};
 use crate::failure::{Failure, Result};
 use crate::store::{Connection, Store};
@@ -175,6 +176,17 @@ impl Ledger {
                 .while_doing("reading the ledger")?;
         let line = |row: &SqliteRow| (row.get("task"), RhoQuanta(row.get::<i64, _>("rho") as u64));
         Ok(rows.iter().map(line).collect())
+    }
+
+    /// Where the reports of each library stand.
+    pub async fn reports(&self, now: u64) -> Result<BTreeMap<Name, ReportSpending>> {
+        let mut reading = self.0.read().await?;
+        let mut found = BTreeMap::new();
+        for library in crate::registry::libraries(&mut reading).await? {
+            let spending = super::reports::report_spending(&mut reading, &library, now).await?;
+            found.insert(library, spending);
+        }
+        Ok(found)
     }
 
     /// Where a task stands, and what a release of `round` would make of it.

@@ -9,6 +9,7 @@ mod band;
 mod ledger;
 mod noise;
 mod release;
+mod reports;
 mod spending;
 
 pub use band::Band;
@@ -17,5 +18,7 @@ pub use ledger::{Head, Kind, Ledger, Record, State};
 pub(crate) use ledger::{catalog_head, spending};
 pub use noise::NoiseSource;
 pub use release::{NoisyAggregate, Reservation};
-pub(crate) use release::{Release, debit_reports, note, persist, persisted, release, reserve};
+pub(crate) use release::{Release, note, persist, persisted, release, reserve};
+pub use reports::ReportSpending;
+pub(crate) use reports::{debit_reports, report_spending};
 pub use spending::{Promise, Spending};

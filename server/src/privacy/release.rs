@@ -8,7 +8,7 @@ use backstitch_onnx::Digest;
 use backstitch_protocol::Problem;
 use backstitch_protocol::delta::CLIP_INTEGER;
 use backstitch_protocol::measure::{self, Measure};
-use backstitch_protocol::privacy::{ClipNorm, Epsilon, RhoQuanta};
+use backstitch_protocol::privacy::{ClipNorm, RhoQuanta};
 use backstitch_protocol::problem::Code;
 
 use super::band::{Block, Terms};
@@ -16,7 +16,7 @@ use super::ledger::{self, Entry, Kind};
 use super::noise::NoiseSource;
 use super::spending::Promise;
 use crate::aggregate::Aggregate;
-use crate::failure::{Failure as _, Result, internal};
+use crate::failure::{Result, internal};
 use crate::store::Connection;
 use crate::task::TaskId;
 
@@ -145,41 +145,6 @@ pub(crate) async fn persisted(
     let estimate = bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect();
     let position = field("block_position").and_then(|p| p.as_u64()).unwrap_or(0);
     Ok(NoisyAggregate { estimate, position, release: release.clone() })
-}
-
-/// Debits what an experiment asks of each of its devices: one randomised outcome, which is ε-DP by itself. Arms have
-/// different devices, so the experiment costs what one arm costs.
-pub(crate) async fn debit_reports(
-    connection: &mut Connection,
-    experiment: &TaskId,
-    epsilon: Epsilon,
-    now: u64,
-) -> Result<()> {
-    let taken: bool =
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tasks WHERE library = ? AND task = ?)")
-            .bind(experiment.library.as_str())
-            .bind(experiment.name.as_str())
-            .fetch_one(&mut *connection)
-            .await
-            .while_doing("reading tasks")?;
-    if taken {
-        return Err(Problem::new(
-            Code::Conflict,
-            format!("{experiment} is a task, and the ledger keeps one account for each name"),
-        )
-        .with_hint("choose another name for the experiment"));
-    }
-    let rho = RhoQuanta::of_pure(epsilon);
-    let entry = Entry {
-        task: experiment,
-        kind: Kind::Report,
-        round: 0,
-        rho,
-        cumulative_rho: Some(rho),
-        detail: serde_json::json!({ "mechanism": "randomised response", "epsilon": epsilon }),
-        now,
-    };
-    ledger::append(connection, entry).await.map(|_| ())
 }
 
 /// Appends a record without a debit: what became of a reservation.

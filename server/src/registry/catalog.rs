@@ -250,6 +250,7 @@ async fn build(
         patches: patches(&mut *connection, &descriptor, &pinned).await?,
         tasks: tasks(&mut *connection, &descriptor, token_key, now).await?,
         experiments,
+        reports: descriptor.reports,
         ledger: privacy::catalog_head(&mut *connection, library).await?,
         samples: samples.map(|digest| blob(digest, row.get("samples_bytes"))).transpose()?,
     })

@@ -4,7 +4,7 @@ use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::Blob;
 use backstitch_protocol::id::Name;
 use backstitch_protocol::measure::{self, Measure};
-use backstitch_protocol::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier};
+use backstitch_protocol::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ReportBudget};
 use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub struct LibraryDescriptor {
     /// Federated tasks.
     #[serde(default)]
     pub tasks: Vec<TaskDescriptor>,
+    /// What the reports of all experiments may tell about one device within a period.
+    #[serde(default)]
+    pub reports: ReportBudget,
     /// File with built-in samples.
     #[serde(default)]
     pub samples: Option<String>,
@@ -194,6 +197,9 @@ impl LibraryDescriptor {
                 "modality `{}` is not image, text or series",
                 self.modality
             )));
+        }
+        if self.reports.period_days == 0 {
+            return Err(invalid("reports.period_days must be at least 1"));
         }
         unique("patch", &self.patches)?;
         let probes = &self.primary.probes;
@@ -363,6 +369,8 @@ mod tests {
             ("\"max_participations\": 4", "\"max_participations\": 5"),
             ("\"server_momentum\": 0.5", "\"server_momentum\": 1.0"),
             ("\"title\"", "\"titel\""),
+            ("\"title\"", "\"reports\": {\"epsilon\": -1, \"period_days\": 30}, \"title\""),
+            ("\"title\"", "\"reports\": {\"epsilon\": 1, \"period_days\": 0}, \"title\""),
             ("2.54", "0.0"),
             ("\"min_separation\": 1", "\"min_separation\": 2, \"noise_band\": 3"),
             ("\"min_separation\": 1", "\"min_separation\": 1, \"noise_band\": 0"),

@@ -7,7 +7,7 @@ use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::TaskEntry;
 use backstitch_protocol::contribution::Contribution;
 use backstitch_protocol::id::Name;
-use backstitch_protocol::privacy::{RhoQuanta, certainty};
+use backstitch_protocol::privacy::{ReportBudget, RhoQuanta, certainty};
 
 use super::adapt::arms;
 use super::contribute::consent_missing;
@@ -118,6 +118,7 @@ impl<P: Port> Client<P> {
             consent,
             tasks,
             experiments,
+            reports: reports_privacy(&catalog.reports, &ledger, now),
             ledger: ledger_state(&ledger),
             history: ledger.as_ref().map(history).unwrap_or_default(),
             sent: sent(catalog.tasks.first()),
@@ -209,6 +210,21 @@ fn task_privacy(
         clip_norm: task.clip_norm.value(),
         noise_multiplier: task.noise_multiplier.value(),
         blocked: blocked.as_ref().err().map(Reason::from),
+    }
+}
+
+fn reports_privacy(
+    budget: &ReportBudget,
+    ledger: &Result<Ledger, Problem>,
+    now: u64,
+) -> ReportsPrivacy {
+    let spent = ledger.as_ref().map_or(0.0, |ledger| ledger.reported(budget, now));
+    ReportsPrivacy {
+        spent_epsilon: spent,
+        epsilon: budget.epsilon.value(),
+        period_days: budget.period_days,
+        certainty: certainty(spent),
+        certainty_limit: certainty(budget.epsilon.value()),
     }
 }
 

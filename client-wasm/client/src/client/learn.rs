@@ -14,7 +14,7 @@ use super::{Adapted, Client, RunOptions};
 use crate::catalog::success;
 use crate::device::Device;
 use crate::examples::{Examples, MAX_EXAMPLES, Target};
-use crate::experiment::{Window, cost};
+use crate::experiment::Window;
 use crate::feedback::Feedback;
 use crate::input::{Input, invalid};
 use crate::ledger::{Kind, Ledger};
@@ -143,14 +143,17 @@ impl<P: Port> Client<P> {
                 && device.consent(&self.port).await
             {
                 let fresh = window.report.is_none();
-                *windows = self.report(device, experiment, arm, fresh).await?;
+                // A report that may not leave now is no reason to stop: what was gathered is written down.
+                if let Ok(kept) = self.report(device, experiment, arm, fresh).await {
+                    *windows = kept;
+                }
             }
         }
         Ok(())
     }
 
-    /// Sends the report of a full window: it is written into the ledger and fixed before it leaves, so that whatever
-    /// ends this page, the same report is sent again, and no other.
+    /// Sends the report of a full window: it is written into the ledger, which may refuse it, and fixed before it
+    /// leaves, so that whatever ends this page, the same report is sent again, and no other.
     async fn report(
         &self,
         device: &Device,
@@ -160,8 +163,10 @@ impl<P: Port> Client<P> {
     ) -> Result<BTreeMap<Name, Window>, Problem> {
         if fresh {
             let now = self.port.unix_seconds();
+            let budget = self.library().catalog.reports;
             let append = |ledger: &mut Ledger| {
-                ledger.append(Kind::Report, experiment.name.clone(), 0, now, cost(experiment));
+                ledger.permit_report(&budget, experiment, now)?;
+                ledger.append(Kind::Report, experiment.name.clone(), 0, now, experiment.cost());
                 Ok(())
             };
             device.change_ledger(&self.port, append).await?;
@@ -178,7 +183,7 @@ impl<P: Port> Client<P> {
         match self.post_report(experiment, report).await? {
             true => {
                 let sent = |windows: &mut BTreeMap<Name, Window>| {
-                    windows.entry(experiment.name.clone()).and_modify(|w| w.sent = true);
+                    windows.entry(experiment.name.clone()).and_modify(Window::close);
                 };
                 self.change_windows(sent).await
             }

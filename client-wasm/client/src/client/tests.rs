@@ -98,6 +98,7 @@ impl Server {
             patches: vec![],
             tasks: vec![],
             experiments: vec![],
+            reports: Default::default(),
             ledger: LedgerHead::default(),
             samples: None,
         };
@@ -206,7 +207,7 @@ impl Server {
                 let answer = issuer().evaluate(&request.blinded, &scope, [9; 32]).unwrap();
                 ok(serde_json::to_vec(&answer).unwrap())
             }
-            (Method::Post, ["experiments", "fashion.e", "reports"]) => {
+            (Method::Post, ["experiments", name, "reports"]) if name.starts_with("fashion.e") => {
                 self.reports.push(serde_json::from_slice(request.body.as_ref().unwrap()).unwrap());
                 ok(b"{}".to_vec())
             }
@@ -624,6 +625,38 @@ fn an_experiment_assigns_an_arm_and_gets_one_report() {
 }
 
 #[test]
+fn reports_stop_where_the_device_would_say_too_much() {
+    let server = Server::new();
+    let port = device(&server, 1);
+    for seed in 1..=4u32 {
+        // One experiment after another, as a server may run them: each fits, all of them do not.
+        let arms = vec![ArmEntry { name: name("all"), weight: 65_536, versions: BTreeMap::new() }];
+        let experiment = ExperimentEntry {
+            name: name(&format!("e{seed}")),
+            salt: "07".repeat(16),
+            seed: u64::from(seed),
+            arms,
+            window: 1,
+            epsilon: Epsilon::new(1.5).unwrap(),
+        };
+        server.borrow_mut().catalog.experiments = vec![experiment];
+        server.borrow_mut().publish(seed + 1, 0.0);
+        let client = open(&port);
+        block_on(client.consent(true)).unwrap();
+        teach(&client, 1);
+        let privacy = block_on(client.privacy()).unwrap();
+        assert_eq!(privacy.experiments[0].reported, seed <= 2, "{seed}");
+        assert!((privacy.reports.spent_epsilon - 1.5 * f64::from(seed.min(2))).abs() < 1e-5);
+        assert_eq!(server.borrow().reports.len(), seed.min(2) as usize);
+    }
+    // A month later the device may report again; what it gathered for the refused experiment is still there.
+    port.unix_seconds.set(port.unix_seconds.get() + 31 * 86_400);
+    let client = open(&port);
+    teach(&client, 1);
+    assert_eq!(server.borrow().reports.len(), 3);
+}
+
+#[test]
 fn a_broken_patch_is_left_out_with_its_problem() {
     let server = Server::new();
     {
@@ -808,4 +841,78 @@ fn a_token_under_another_key_than_the_catalogs_is_refused() {
     assert!(block_on(client.contribute()).unwrap_err().is(Code::SignatureInvalid));
     assert!(server.borrow().contributions.is_empty());
     assert_eq!(block_on(client.privacy()).unwrap().tasks[0].participations, 0);
+}
+
+#[test]
+fn forgetting_leaves_nothing_that_trains_contributes_or_tells() {
+    let server = Server::new();
+    let port = device(&server, 1);
+    let client = open(&port);
+    teach(&client, 12);
+    train(&client);
+    block_on(client.consent(true)).unwrap();
+    server.borrow_mut().answers_lost = true;
+    assert!(block_on(client.contribute()).is_err(), "begun, and its answer lost");
+    let keys = |port: &MemoryPort| -> Vec<String> {
+        port.stored().keys().map(|key| key.splitn(3, '/').nth(2).unwrap().to_owned()).collect()
+    };
+    for kept in ["example/", "personal/", "pending/", "token/"] {
+        assert!(keys(&port).iter().any(|key| key.starts_with(kept)), "{kept}: {:?}", keys(&port));
+    }
+    let ledger = port.stored()[&Scope::of(URL).key("ledger")].clone();
+    block_on(client.forget()).unwrap();
+    let known = ["catalog", "device", "examples", "feedback", "ledger", "personal", "windows"];
+    let left: Vec<String> =
+        keys(&port).into_iter().filter(|key| !known.contains(&key.as_str())).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(port.stored()[&Scope::of(URL).key("ledger")], ledger, "the promise holds on");
+    let client = open(&port);
+    assert_eq!(block_on(client.examples()).unwrap().total, 0);
+    assert!(block_on(client.privacy()).unwrap().tasks[0].participations == 1);
+}
+
+/// Whoever can write to a browser's storage, or a disk that rots, must not end a page: it opens, or says in words why not.
+#[test]
+fn whatever_stands_in_the_storage_the_page_lives() {
+    let server = Server::new();
+    let port = device(&server, 1);
+    let client = open(&port);
+    teach(&client, 6);
+    train(&client);
+    block_on(client.consent(true)).unwrap();
+    server.borrow_mut().answers_lost = true;
+    assert!(block_on(client.contribute()).is_err());
+    server.borrow_mut().answers_lost = false;
+    let whole = port.stored().clone();
+    let kind = |key: &str| key.trim_end_matches(|c: char| c.is_ascii_digit()).to_owned();
+    let mut seen = std::collections::BTreeSet::new();
+    for (key, bytes) in whole.iter().filter(|(key, _)| seen.insert(kind(key))) {
+        let half = &bytes[..bytes.len() / 2];
+        let mut flipped = bytes.clone();
+        let middle = flipped.len() / 2;
+        flipped[middle] ^= 0x11;
+        let long = [bytes.as_slice(), bytes].concat();
+        let damages: [&[u8]; 8] =
+            [b"", b"{}", b"[]", b"null", b"[[[[[[[[1e999", half, &flipped, &long];
+        for damage in damages {
+            port.stored().clone_from(&whole);
+            port.stored().insert(key.clone(), damage.to_vec());
+            let what =
+                format!("{key}: {:?}", String::from_utf8_lossy(&damage[..damage.len().min(40)]));
+            let options = Options { workshop: workshop(), ..Options::default() };
+            match block_on(Client::open(port.clone(), URL, options, &|_| {}, &|| false)) {
+                Ok(client) => {
+                    assert_eq!(run(&client, &picture(1, 0.0), Choice::Auto).top.len(), 5, "{what}");
+                    block_on(client.privacy()).unwrap();
+                    block_on(client.examples()).unwrap();
+                    let sent = block_on(client.contribute());
+                    assert!(!sent.is_err_and(|problem| problem.is(Code::Internal)), "{what}");
+                    teach(&client, 1);
+                    block_on(client.forget()).unwrap();
+                }
+                Err(problem) => assert!(!problem.is(Code::Internal), "{what}: {problem}"),
+            }
+        }
+    }
+    assert!(seen.len() >= 9, "{seen:?}");
 }

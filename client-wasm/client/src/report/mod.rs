@@ -418,6 +418,17 @@ pub struct ExperimentPrivacy {
     pub epsilon: f64,
 }
 
+/// What the reports of all experiments may tell about this device, and have told within the running period.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[allow(missing_docs, reason = "named as in TaskPrivacy")]
+pub struct ReportsPrivacy {
+    pub spent_epsilon: f64,
+    pub epsilon: f64,
+    pub period_days: u32,
+    pub certainty: f64,
+    pub certainty_limit: f64,
+}
+
 /// The device's ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "see Ledger")]
@@ -452,6 +463,8 @@ pub struct Privacy {
     pub tasks: Vec<TaskPrivacy>,
     /// Experiments.
     pub experiments: Vec<ExperimentPrivacy>,
+    /// Their reports in all.
+    pub reports: ReportsPrivacy,
     /// The ledger.
     pub ledger: LedgerState,
     /// What left this device, newest first, by its ledger.

@@ -63,6 +63,7 @@ fn catalog(version: u64) -> Catalog {
         patches: vec![],
         tasks: vec![],
         experiments: vec![],
+        reports: Default::default(),
         ledger: LedgerHead {
             sequence: 10 + version,
             head: format!("head {version}"),
@@ -228,6 +229,23 @@ fn overspend_is_refused() {
     assert_eq!(refusal(&mut client(), &offered(greedy), NOW), "ledger_overspent");
     // A task that has stopped taking contributions keeps its promise from there on.
     client().accept(&offered(TaskEntry { open: false, ..spent }), NOW).unwrap();
+}
+
+#[test]
+fn experiments_that_ask_too_much_are_refused() {
+    let experiment = |name: &str, epsilon: f64| ExperimentEntry {
+        name: self::name(name),
+        salt: "00".repeat(16),
+        seed: 1,
+        arms: vec![],
+        window: 32,
+        epsilon: Epsilon::new(epsilon).unwrap(),
+    };
+    let running = |experiments| OPERATOR(2).sign(&Catalog { experiments, ..catalog(6) });
+    let fitting = vec![experiment("a", 1.0), experiment("b", 3.0)];
+    client().accept(&running(fitting.clone()), NOW).unwrap();
+    let greedy = [fitting, vec![experiment("c", 0.1)]].concat();
+    assert_eq!(refusal(&mut client(), &running(greedy), NOW), "ledger_overspent");
 }
 
 #[test]

@@ -150,6 +150,7 @@ impl Pack {
             },
             patches: Vec::new(),
             tasks: Vec::new(),
+            reports: Default::default(),
             samples: None,
         })
     }

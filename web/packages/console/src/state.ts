@@ -18,6 +18,8 @@ export interface LibraryState {
   patches: PatchState[];
   tasks: TaskState[];
   experiments: ExperimentState[];
+  /** What the reports of all experiments of a period tell about one device, and may tell. */
+  reports: { spent_epsilon: number; budget_epsilon: number; period_days: number; frees_at: number | null };
   moves?: Move[];
 }
 

@@ -76,7 +76,7 @@ export class ExperimentForm extends ConsoleElement {
           >Challenger’s share (%)<input type="number" name="share" min="1" max="99" value="50" required
         /></label>
         <label
-          >ε of a report<input type="number" name="epsilon" min="0.1" max="8" step="0.1" value="2" required
+          >ε of a report<input type="number" name="epsilon" min="0.1" max="8" step="0.1" value="1" required
         /></label>
         <label
           >Inputs before a report<input type="number" name="window" min="1" max="10000" value="32" required

@@ -38,11 +38,16 @@ export class Experiments extends ConsoleElement {
   ];
 
   override render() {
-    const { experiments } = this.library;
+    const { experiments, reports } = this.library;
     return html`<bs-panel
         heading="Experiments"
         hint="Devices draw their arm themselves and report one randomised bit. Looking early does no harm."
       >
+        <p class="small" id="reports">
+          A device that is in all of them has told ε ${reports.spent_epsilon.toFixed(2)} of
+          ${reports.budget_epsilon.toFixed(2)} within ${reports.period_days} days; the next experiment may ask
+          for up to ε ${Math.max(0, reports.budget_epsilon - reports.spent_epsilon).toFixed(2)}.
+        </p>
         <bs-experiment-form .operator=${this.operator} .library=${this.library}></bs-experiment-form>
         ${experiments.length ? experiments.map((experiment) => this.#experiment(experiment)) : html`<p class="muted">No experiment was started yet.</p>`}
       </bs-panel>

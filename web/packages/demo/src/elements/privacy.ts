@@ -78,7 +78,8 @@ export class PrivacyPanel extends StudioElement {
       <dialog aria-labelledby="forget-title">
         <div class="stack">
           <h3 id="forget-title">
-            Delete your examples, your trained weights, your consent and unused tokens from this device?
+            Delete your examples, your trained weights, your consent, unused tokens and downloaded models from
+            this device?
           </h3>
           <p>
             What was already contributed cannot be called back: it is a sum with noise. The ledger stays, so
@@ -115,6 +116,7 @@ export class PrivacyPanel extends StudioElement {
         `ε ${task.epsilon.toFixed(2)}`,
         `certainty at most ${wholePercent(task.certainty_limit)} %`,
       ],
+      ...this.#reports(),
       ["Noise", `${task.noise_multiplier.toFixed(2)} × clip norm`, `clip norm ${task.clip_norm}`],
     ];
     return html`<details>
@@ -132,6 +134,19 @@ export class PrivacyPanel extends StudioElement {
         )}
       </table>
     </details>`;
+  }
+
+  /** Experiments ask for one noisy bit each; all of them together have a promise of their own. */
+  #reports(): [string, string, string][] {
+    const reports = this.studio.model?.privacy.reports;
+    if (!reports) return [];
+    return [
+      [
+        "Reports of experiments",
+        `ε ${reports.spent_epsilon.toFixed(2)} of ${reports.epsilon.toFixed(2)}`,
+        `within ${reports.period_days} days, certainty at most ${wholePercent(reports.certainty)} %`,
+      ],
+    ];
   }
 
   #history() {
