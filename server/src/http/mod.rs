@@ -75,8 +75,9 @@ pub(crate) fn public(app: &App, config: &Config) -> Router {
         .route("/assets/{*path}", get(pages::asset));
     let router = finish(router, app, config.request_timeout())
         .layer(from_fn_with_state(rate::Rates::of(&config.public), rate::limited))
-        // Outermost: it answers preflights before any route does, and lets pages read every refusal.
+        // Outside of every route: it answers preflights, and lets pages read every refusal.
         .layer(cors(&config.public.cors_origins));
+    let router = guarded(router);
     match config.public.tls.is_off() {
         true => router,
         // Two years: whoever came by TLS once comes by TLS again.
@@ -97,7 +98,7 @@ pub(crate) fn admin(app: &App, config: &Config) -> Router {
         .route("/", get(|| async { axum::response::Redirect::to("/console") }))
         .route("/console", get(pages::console))
         .route("/assets/{*path}", get(pages::asset));
-    finish(router, app, config.request_timeout())
+    guarded(finish(router, app, config.request_timeout()))
 }
 
 /// The OpenAPI 3.1 document of both planes.
@@ -139,20 +140,27 @@ fn health_api() -> OpenApiRouter<App> {
         .routes(routes!(admin::metrics))
 }
 
-/// What both planes have: a typed answer to everything, a time limit, and headers that browsers obey.
+/// What both planes have: a typed answer to everything, and a time limit.
 fn finish(router: Router<App>, app: &App, timeout: Duration) -> Router {
-    let plain = |name: HeaderName, value: &'static str| {
-        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
-    };
     router
         .fallback(|| async { Rejection(not_found("such path").with_hint("see /openapi.json")) })
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(from_fn(move |request, next| in_time(timeout, request, next)))
+        .with_state(app.clone())
+}
+
+/// Headers that browsers obey, on every answer of a plane whoever gives it: page, worker, problem, redirect, preflight.
+/// What brings no policy of its own may load, run, send and be framed nowhere.
+fn guarded(router: Router) -> Router {
+    let plain = |name: HeaderName, value: &'static str| {
+        SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+    };
+    router
+        .layer(plain(header::CONTENT_SECURITY_POLICY, pages::NOTHING))
         .layer(plain(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
         .layer(plain(header::REFERRER_POLICY, "no-referrer"))
         .layer(plain(header::X_FRAME_OPTIONS, "DENY"))
         .layer(plain(HeaderName::from_static("cross-origin-opener-policy"), "same-origin"))
-        .with_state(app.clone())
 }
 
 /// Answers late requests; an event stream has answered as soon as it begins.

@@ -17,6 +17,10 @@ struct Dist;
 /// Pages run their own scripts and nothing else; nothing may frame them.
 const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; img-src 'self' data: blob:; style-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The policy of whatever is no page and no script of one.
+pub(super) const NOTHING: &str =
+    "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 /// Where the pages have not been built.
 const MISSING: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Backstitch</title><p>The server runs, but its pages are not built. Run <code>just web</code> and reload.";
 
@@ -41,18 +45,22 @@ pub(crate) async fn to_console(State(app): State<App>) -> Result<Redirect, Rejec
     }
 }
 
-/// Scripts, styles and wasm, named by their content.
+/// Scripts, styles and wasm, named by their content. A worker obeys the policy of its own file, not its page's.
 pub(crate) async fn asset(Path(path): Path<String>) -> Result<Response, Rejection> {
     file(&format!("assets/{path}"), "public, max-age=31536000, immutable")
+        .map(with_policy)
         .ok_or_else(|| Rejection(not_found("such asset")))
 }
 
 fn page(path: &str) -> Response {
     let found = file(path, "no-cache");
-    let mut response = found.unwrap_or_else(|| {
+    with_policy(found.unwrap_or_else(|| {
         let kind = [(header::CONTENT_TYPE, "text/html; charset=utf-8")];
         (StatusCode::SERVICE_UNAVAILABLE, kind, MISSING).into_response()
-    });
+    }))
+}
+
+fn with_policy(mut response: Response) -> Response {
     response
         .headers_mut()
         .insert(header::CONTENT_SECURITY_POLICY, header::HeaderValue::from_static(POLICY));

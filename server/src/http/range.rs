@@ -24,6 +24,17 @@ pub(crate) fn requested(headers: &HeaderMap, length: u64) -> Option<Result<Range
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_asked_for_lies_within_the_bytes(text in "(bytes=)?[-0-9, a-z]{0,24}", length: u64) {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RANGE, text.parse().unwrap());
+            if let Some(Ok(range)) = requested(&headers, length) {
+                assert!(range.start < range.end && range.end <= length);
+            }
+        }
+    }
+
     #[test]
     fn ranges_are_read_as_the_rfc_says() {
         let check = |text: &str, expected: Option<Result<Range<u64>, ()>>| {

@@ -21,6 +21,7 @@ use crate::tests::{Hands, config, frame};
 
 struct Bench {
     app: App,
+    hands: Hands,
     public: Router,
     admin: Router,
     _folder: TempDir,
@@ -39,9 +40,10 @@ impl Bench {
         crate::tests::write_library(&folder.path().join("library"), goal, edit);
         config.public.cors_origins = vec!["https://shop.example".into()];
         std::fs::create_dir_all(&config.data).unwrap();
-        let app = app(&config).await;
-        let (app, runners) = app;
+        let hands = Hands::default();
+        let (app, runners) = app(&config, &hands).await;
         Self {
+            hands,
             public: super::public(&app, &config),
             admin: super::admin(&app, &config),
             app,
@@ -93,9 +95,9 @@ impl Bench {
     }
 }
 
-async fn app(config: &Config) -> (App, JoinSet<()>) {
+async fn app(config: &Config, hands: &Hands) -> (App, JoinSet<()>) {
     use sha2::Digest as _;
-    let services = crate::server::services(config, Hands::default().clock()).await.unwrap();
+    let services = crate::server::services(config, hands.clock()).await.unwrap();
     let source = Source::parse(&config.libraries[0]).unwrap();
     registry::import(&services.store, &services.blobs, &source, 1_800_000_000).await.unwrap();
     let mut runners = JoinSet::new();
@@ -291,6 +293,72 @@ async fn only_the_listed_origins_may_call() {
     );
 }
 
+/// Every path of the OpenAPI document with each of its methods, and what stands beside it.
+fn routes() -> Vec<(String, String)> {
+    let document: Value = serde_json::from_str(&document().to_json().unwrap()).unwrap();
+    let mut routes = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let filled = path.split('/').map(|part| if part.starts_with('{') { "toy" } else { part });
+        let filled = filled.collect::<Vec<_>>().join("/");
+        for method in methods.as_object().unwrap().keys() {
+            routes.push((method.to_uppercase(), filled.clone()));
+        }
+    }
+    assert!(routes.len() > 12, "{routes:?}");
+    let pages = ["/", "/console", "/openapi.json", "/assets/none.js", "/nothing", "/v1/nothing"];
+    for path in pages.into_iter().chain(["/v1/tasks/toy.style/contributions"]) {
+        for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
+            routes.push((method.into(), path.into()));
+        }
+    }
+    let dist = concat!(env!("CARGO_MANIFEST_DIR"), "/../web/dist/assets");
+    for file in std::fs::read_dir(dist).into_iter().flatten().map(Result::unwrap) {
+        routes.push(("GET".into(), format!("/assets/{}", file.file_name().to_string_lossy())));
+    }
+    routes
+}
+
+#[tokio::test]
+async fn every_answer_of_both_planes_has_a_strict_policy() {
+    let bench = Bench::new(2).await;
+    let mut config = Config::in_folder("unused");
+    config.public.requests_per_second = 1;
+    let limited = super::public(&bench.app, &config);
+    let mut statuses = std::collections::BTreeSet::new();
+    for (method, path) in routes() {
+        for (plane, router) in [&bench.public, &bench.admin, &limited].into_iter().enumerate() {
+            let mut request = Request::builder().method(method.as_str()).uri(&path);
+            if method == "OPTIONS" {
+                request = request.header("origin", "https://shop.example");
+                request = request.header("access-control-request-method", "POST");
+            }
+            let request = request.body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            let (at, headers) = (format!("{method} {path} on plane {plane}"), response.headers());
+            let policies: Vec<_> = headers.get_all("content-security-policy").iter().collect();
+            assert_eq!(policies.len(), 1, "{at}");
+            let policy = policies[0].to_str().unwrap();
+            for wanted in ["default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"] {
+                assert!(policy.contains(wanted), "{at}: {policy}");
+            }
+            for lax in ["'unsafe-inline'", "'unsafe-eval'", "*", "http:", "https:"] {
+                assert!(!policy.contains(lax), "{at}: {policy}");
+            }
+            let is_page = ["/", "/console"].contains(&path.as_str()) || path.starts_with("/assets");
+            assert!(is_page || !policy.contains("script-src"), "{at}: {policy}");
+            for (name, value) in
+                [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY")]
+            {
+                assert_eq!(headers[name], value, "{at}");
+            }
+            statuses.insert(response.status().as_u16());
+        }
+    }
+    for wanted in [200, 401, 404, 405, 429] {
+        assert!(statuses.contains(&wanted), "no answer {wanted} was looked at: {statuses:?}");
+    }
+}
+
 #[tokio::test]
 async fn operators_need_the_token_and_reasons() {
     let bench = Bench::new(2).await;
@@ -369,6 +437,45 @@ async fn an_experiment_runs_from_start_to_stop() {
     assert!(is(&bench.act(&stop, json!({ "reason": "enough" })).await, Code::NotFound));
     assert!(is(&send("toy.without", report(3, "champion", true)).await, Code::RoundClosed));
     assert!(bench.catalog().await.experiments.is_empty());
+}
+
+#[tokio::test]
+async fn experiments_share_the_promise_for_reports() {
+    let edit = |library: &mut Value| {
+        library["reports"] = json!({ "epsilon": 2.5, "period_days": 30 });
+    };
+    let bench = Bench::with(2, edit).await;
+    let experiments = "/admin/v1/libraries/toy/experiments";
+    let start = async |name: &str, epsilon: f64| {
+        let proposal = json!({ "name": name, "layer": "h", "patch": "style", "challenger": 0, "share": 0.5, "epsilon": epsilon, "window": 4 });
+        bench.act(experiments, proposal).await
+    };
+    assert!(is(&start("greedy", 2.6).await, Code::BudgetExhausted));
+    for name in ["first", "second"] {
+        assert_eq!(start(name, 1.0).await.0, 200);
+        let stop = format!("{experiments}/{name}/stop");
+        assert_eq!(bench.act(&stop, json!({ "reason": "enough" })).await.0, 200);
+    }
+    // Whoever is in all of them within 30 days has said ε = 2 already.
+    let refused = start("third", 1.0).await;
+    assert!(is(&refused, Code::BudgetExhausted), "{refused:?}");
+    assert!(
+        refused.1["hint"].as_str().unwrap().contains("ε up to 0.50, wait 30 days"),
+        "{refused:?}"
+    );
+    let reports = &bench.state().await["libraries"][0]["reports"];
+    assert_eq!((&reports["spent_epsilon"], &reports["budget_epsilon"]), (&json!(2.0), &json!(2.5)));
+    let budget = bench.catalog().await.reports;
+    assert_eq!((budget.epsilon.value(), budget.period_days), (2.5, 30));
+    assert_eq!(start("small", 0.5).await.0, 200, "a refusal debits nothing");
+    assert_eq!(
+        bench.act(&format!("{experiments}/small/stop"), json!({ "reason": "x" })).await.0,
+        200
+    );
+    bench.hands.forward_days(29);
+    assert!(is(&start("third", 1.0).await, Code::BudgetExhausted));
+    bench.hands.forward_days(2);
+    assert_eq!(start("third", 1.0).await.0, 200);
 }
 
 #[test]
