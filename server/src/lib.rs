@@ -9,6 +9,7 @@ pub mod config;
 pub mod experiment;
 mod failure;
 pub mod http;
+mod npy;
 pub mod privacy;
 pub mod registry;
 pub mod round;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use backstitch_onnx::{DType, Tensor};
-use npyz::{NpyFile, Order, TypeChar, WriterBuilder};
+use npyz::{Order, TypeChar, WriterBuilder};
 
 use super::files::{self, Outcome};
 
@@ -14,7 +14,7 @@ pub(super) fn read(path: &Path) -> Outcome<Tensor> {
 }
 
 fn parse(bytes: &[u8]) -> Outcome<Tensor> {
-    let file = NpyFile::new(bytes)?;
+    let file = crate::npy::open(bytes)?;
     let shape: Vec<usize> =
         file.shape().iter().map(|size| usize::try_from(*size)).collect::<Result<_, _>>()?;
     let npyz::DType::Plain(kind) = file.dtype() else {

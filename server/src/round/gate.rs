@@ -18,6 +18,7 @@ use sqlx::Row as _;
 
 use crate::blob::Blobs;
 use crate::failure::{Failure, Result, internal};
+use crate::npy;
 use crate::registry::LibraryDescriptor;
 use crate::store::Connection;
 use crate::task::TaskId;
@@ -30,6 +31,9 @@ const ROOT: usize = 256;
 
 /// One-sided quantile of the normal distribution at 95 %.
 const BEYOND_CHANCE: f64 = 1.645;
+
+/// Two-sided quantile of the normal distribution at 95 %.
+const INTERVAL: f64 = 1.96;
 
 /// What a candidate came to beside the champion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,9 +71,16 @@ pub(crate) struct Examples {
 impl Examples {
     /// Reads two `.npy` files: inputs [n, …] as f32, or as bytes that stand for 0 to 1, and n class numbers as i64.
     pub(crate) fn read(inputs: &[u8], targets: &[u8]) -> Result<Self> {
-        let inputs = npyz::NpyFile::new(inputs).when_reading("the held-out inputs")?;
-        let targets = npyz::NpyFile::new(targets).when_reading("the held-out targets")?;
+        let inputs = npy::open(inputs).when_reading("the held-out inputs")?;
+        let targets = npy::open(targets).when_reading("the held-out targets")?;
         let shape: Vec<usize> = inputs.shape().iter().map(|n| *n as usize).collect();
+        if inputs.order() == npyz::Order::Fortran && shape.len() > 1 {
+            return Err(Problem::new(
+                Code::RequestInvalid,
+                "the held-out inputs are stored in Fortran order",
+            )
+            .with_hint("save numpy.ascontiguousarray of them"));
+        }
         let values = match inputs.try_data::<f32>() {
             Ok(data) => data.collect::<std::io::Result<Vec<f32>>>(),
             Err(inputs) => inputs
@@ -82,7 +93,7 @@ impl Examples {
         let classes: Option<Vec<usize>> =
             classes.into_iter().map(|class| usize::try_from(class).ok()).collect();
         match (shape.split_first(), classes) {
-            (Some((n, rest)), Some(classes)) if *n == classes.len() && *n > 0 => {
+            (Some((n, rest)), Some(classes)) if *n == classes.len() && !values.is_empty() => {
                 Ok(Self { shape: [&[1], rest].concat(), values, classes })
             }
             _ => Err(Problem::new(
@@ -235,6 +246,12 @@ impl Gate {
 }
 
 impl Evaluation {
+    /// Whether the second is worse than the first by more than so many standard errors.
+    pub(crate) fn is_worse_by(&self, deviations: f64) -> bool {
+        let error = (self.ci95[1] - self.ci95[0]) / (2.0 * INTERVAL);
+        self.patched - self.base + deviations * error < 0.0
+    }
+
     /// From whether each example was answered right by the champion and by the candidate.
     fn of(champion: &[bool], candidate: &[bool]) -> Self {
         let n = champion.len() as f64;
@@ -249,7 +266,7 @@ impl Evaluation {
             base: share(champion),
             patched: share(candidate),
             n: champion.len() as u64,
-            ci95: [mean - 1.96 * error, mean + 1.96 * error],
+            ci95: [mean - INTERVAL * error, mean + INTERVAL * error],
             passed: mean + BEYOND_CHANCE * error >= 0.0,
         }
     }
@@ -286,6 +303,10 @@ mod tests {
         let better = Evaluation::of(&champion, &answers(0..20));
         assert!(better.passed && (better.patched - better.base - 0.05).abs() < 1e-12, "{better:?}");
         assert!(Evaluation::of(&champion, &champion).passed, "the same is not worse");
+        // Eight more wrong of 400 are beyond two and a half deviations, and within four.
+        let worse = Evaluation::of(&champion, &answers(0..48));
+        assert!(worse.is_worse_by(2.5) && !worse.is_worse_by(4.0), "{worse:?}");
+        assert!(!better.is_worse_by(0.0) && !Evaluation::of(&champion, &champion).is_worse_by(0.0));
     }
 
     #[test]

@@ -57,8 +57,13 @@ fn from_png(bytes: &[u8]) -> Decoded {
 fn from_jpeg(bytes: &[u8]) -> Decoded {
     let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGBA);
     let mut decoder = JpegDecoder::new_with_options(Cursor::new(bytes), options);
-    let rgba = decoder.decode()?;
+    // A few bytes can claim a gigabyte of pixels.
+    decoder.decode_headers()?;
     let (width, height) = decoder.dimensions().ok_or("it has no size")?;
+    if width as u64 * height as u64 > MAX_PIXELS {
+        return Err(format!("{width} × {height} pixels are too many").into());
+    }
+    let rgba = decoder.decode()?;
     Ok((u32::try_from(width)?, u32::try_from(height)?, rgba))
 }
 
@@ -84,6 +89,31 @@ mod tests {
         assert_eq!(of(ColorType::GrayscaleAlpha, &[7, 1, 9, 2]).2, [7, 7, 7, 1, 9, 9, 9, 2]);
         assert_eq!(of(ColorType::Rgb, &[1, 2, 3, 4, 5, 6]).2, [1, 2, 3, 255, 4, 5, 6, 255]);
         assert_eq!(of(ColorType::Rgba, &[1, 2, 3, 4, 5, 6, 7, 8]).2, [1, 2, 3, 4, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn a_small_file_that_claims_a_large_picture_is_refused() {
+        let mut jpeg = hex::decode(JPEG).unwrap();
+        // Height and width stand behind the mark of the frame, its length and its precision.
+        let frame = jpeg.windows(2).position(|mark| mark == [0xff, 0xc0]).unwrap();
+        jpeg[frame + 5..frame + 9].copy_from_slice(&[0x3f, 0xff, 0x3f, 0xff]);
+        assert!(from_jpeg(&jpeg).unwrap_err().to_string().contains("too many"));
+        let mut png = encoded(ColorType::Grayscale, &[7, 9]);
+        png[16..24].copy_from_slice(&[0, 0, 0xff, 0xff, 0, 0, 0xff, 0xff]);
+        assert!(from_png(&png).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn damage_never_panics(at: proptest::sample::Index, byte: u8, cut: proptest::sample::Index) {
+            let png = encoded(ColorType::Rgba, &[1, 2, 3, 4, 5, 6, 7, 8]);
+            for (whole, read) in [(hex::decode(JPEG).unwrap(), from_jpeg as fn(&[u8]) -> Decoded), (png, from_png)] {
+                let mut bytes = whole.clone();
+                bytes[at.index(whole.len())] = byte;
+                let _ = read(&bytes);
+                let _ = read(&whole[..cut.index(whole.len())]);
+            }
+        }
     }
 
     #[test]
