@@ -117,6 +117,28 @@ pub(crate) async fn history(
         .collect())
 }
 
+/// When somebody last moved the champion of one of these patches for reasons of their own, and not a release; 0: never.
+pub(crate) async fn last_decision(
+    connection: &mut Connection,
+    library: &Name,
+    patches: &[Name],
+) -> Result<u64> {
+    let mut last = 0;
+    for patch in patches {
+        let at: Option<i64> = sqlx::query_scalar(
+            "SELECT max(at) FROM alias_moves WHERE library = ? AND patch = ? AND alias = ? AND actor NOT GLOB 'round *'",
+        )
+        .bind(library.as_str())
+        .bind(patch.as_str())
+        .bind(CHAMPION)
+        .fetch_one(&mut *connection)
+        .await
+        .while_doing("reading alias moves")?;
+        last = last.max(at.unwrap_or(0) as u64);
+    }
+    Ok(last)
+}
+
 /// Points an alias elsewhere, or nowhere, and writes the history.
 pub(crate) async fn set(
     connection: &mut Connection,

@@ -427,6 +427,53 @@ async fn a_worse_candidate_is_held_back_and_a_good_one_promoted() {
     assert!(good.passed && good.patched == 1.0, "{good:?}");
 }
 
+/// Two releases: the first one's candidate is bad and is held back, then `actor` makes it the champion all the same, as
+/// many small steps for the worse would. Gives the versions that the third round starts from.
+async fn after_a_bad_champion(actor: &str) -> (Vec<u32>, Services, tempfile::TempDir) {
+    use crate::registry::alias::Evidence;
+    let folder = tempfile::tempdir().unwrap();
+    let hands = Hands::default();
+    let library = folder.path().join("library");
+    let services =
+        services_of(folder.path(), 2, &hands, |descriptor| held_out(&library, descriptor)).await;
+    let mut running = machine(&services).await;
+    let style = backstitch_protocol::id::Name::new("style").unwrap();
+    for device in 0..2 {
+        post(&mut running, device, &UPSIDE_DOWN).await.unwrap();
+    }
+    while running.advance().await.unwrap() {}
+    hands.forward_days(31);
+    let evidence = Evidence { actor, reason: "a test", now: services.clock.now() };
+    running.promote(&style, 2, None, &evidence).await.unwrap();
+    assert_eq!(running.round().base_versions, [2]);
+    for device in 10..12 {
+        post(&mut running, device, &[0.001; 8]).await.unwrap();
+    }
+    while running.advance().await.unwrap() {}
+    (running.round().base_versions.clone(), services, folder)
+}
+
+#[tokio::test]
+async fn champions_that_have_fallen_behind_earlier_ones_go_back_to_them() {
+    let (versions, services, _folder) = after_a_bad_champion("round 1").await;
+    assert_eq!(versions, [1], "the best of the releases before");
+    let records = services.ledger.newest(9).await.unwrap();
+    let detail = &records[0].0.detail;
+    assert!(detail.contains("\"promoted\":false"), "{detail}");
+    assert!(detail.contains("\"rolled_back_to\":[1]"), "{detail}");
+    let mut reading = services.store.read().await.unwrap();
+    let moves = registry::alias::history(&mut reading, &task().library, 9).await.unwrap();
+    let told = moves.iter().find(|m| m.alias == "champion").unwrap();
+    assert_eq!((told.version, told.actor.as_str()), (Some(1), "round 2"));
+    assert!(told.reason.contains("rolled back:") && told.reason.contains("100.0 % before"));
+}
+
+#[tokio::test]
+async fn what_somebody_promoted_is_not_undone() {
+    let (versions, _services, _folder) = after_a_bad_champion("operator").await;
+    assert_eq!(versions, [3], "trained on from what the operator chose");
+}
+
 #[tokio::test]
 async fn what_goes_against_the_root_gradient_counts_as_zeros() {
     let folder = tempfile::tempdir().unwrap();

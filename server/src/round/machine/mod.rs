@@ -5,6 +5,7 @@
 //! the reservation: a restart that finds none gives the debit up for lost and debits again.
 
 mod publish;
+mod rollback;
 
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! Noised → published: the optimiser's step, the gate, new versions, and the champions move or stay.
 
+use std::sync::Arc;
+
 use backstitch_onnx::patch::Patch;
 use backstitch_protocol::catalog::Blob;
 use backstitch_protocol::measure::Measure;
@@ -8,6 +10,7 @@ use super::super::gate::{Evaluation, Gate};
 use super::super::optimiser::{self, Optimiser};
 use super::super::state::{self, Measured, Phase, Round};
 use super::super::terms;
+use super::rollback::Rollback;
 use super::{Machine, blocking};
 use crate::failure::{Result, internal};
 use crate::privacy::{self, Block, Kind, NoisyAggregate};
@@ -23,11 +26,14 @@ struct Candidate {
     measured: Vec<Measured>,
     /// `None` where the task has no held-out examples.
     evaluation: Option<Evaluation>,
+    /// Earlier champions that both this and the present ones have fallen behind.
+    rollback: Option<Rollback>,
 }
 
 impl Candidate {
     fn passed(&self) -> bool {
-        self.evaluation.as_ref().is_none_or(|evaluation| evaluation.passed)
+        self.rollback.is_none()
+            && self.evaluation.as_ref().is_none_or(|evaluation| evaluation.passed)
     }
 }
 
@@ -46,10 +52,16 @@ impl Machine {
         if passed {
             terms::set_velocity(&mut writing, &self.task, candidate.velocity).await?;
         }
+        if let Some(rollback) = &candidate.rollback {
+            self.roll_back(&mut writing, rollback, now).await?;
+        }
         if let Some(clip_norm) = terms::next_clip_norm(&self.round.terms, &candidate.measured)? {
             terms::set_clip_norm(&mut writing, &self.task, clip_norm).await?;
         }
-        let detail = serde_json::json!({ "versions": versions, "promoted": passed });
+        let mut detail = serde_json::json!({ "versions": versions, "promoted": passed });
+        if let Some(rollback) = &candidate.rollback {
+            detail["rolled_back_to"] = rollback.versions.clone().into();
+        }
         let release = self.round.release(&self.task);
         privacy::note(&mut writing, &release, Kind::Publish, detail, now).await?;
         let round = Round {
@@ -69,6 +81,10 @@ impl Machine {
                 self.patches = candidate.patches;
             }
             false => {
+                if candidate.rollback.is_some() {
+                    metrics::counter!("backstitch_rollbacks_total", "task" => task.clone())
+                        .increment(1);
+                }
                 metrics::counter!("backstitch_releases_held_back_total", "task" => task)
                     .increment(1);
                 // The next releases would take back noise that is not in the champion.
@@ -98,12 +114,9 @@ impl Machine {
         let mut values = optimiser::parameters(&self.patches)?;
         optimiser.step(&mut values, &mean);
         let patches = optimiser::with_parameters(&self.patches, &values)?;
-        let evaluation = match gate {
-            Some(gate) => {
-                let (champion, candidate) = (self.patches.clone(), patches.clone());
-                Some(blocking(move || gate.judge(&champion, &candidate)).await?)
-            }
-            None => None,
+        let (evaluation, rollback) = match gate.map(Arc::new) {
+            Some(gate) => self.judge(gate, &patches).await?,
+            None => (None, None),
         };
         Ok(Candidate {
             patches,
@@ -111,7 +124,47 @@ impl Machine {
             update_norm: optimiser::norm(&mean),
             measured: self.measured(&noisy),
             evaluation,
+            rollback,
         })
+    }
+
+    /// The candidate beside the champions, and what would be live after that beside the best earlier ones.
+    async fn judge(
+        &self,
+        gate: Arc<Gate>,
+        candidate: &[Patch],
+    ) -> Result<(Option<Evaluation>, Option<Rollback>)> {
+        let (judge, champion) = (Arc::clone(&gate), self.patches.clone());
+        let tried = candidate.to_vec();
+        let found = blocking(move || judge.judge(&champion, &tried)).await?;
+        let (live, accuracy) = match found.passed {
+            true => (candidate.to_vec(), found.patched),
+            false => (self.patches.clone(), found.base),
+        };
+        let rollback = self.fallen_behind(&gate, live, accuracy).await?;
+        Ok((Some(found), rollback))
+    }
+
+    /// Makes earlier champions the champions again; the optimiser's velocity came from what is left.
+    async fn roll_back(
+        &self,
+        connection: &mut Connection,
+        rollback: &Rollback,
+        now: u64,
+    ) -> Result<()> {
+        let Evaluation { base, patched, n, .. } = &rollback.evaluation;
+        let reason = format!(
+            "rolled back: {:.1} % of {n} held-out examples right, {:.1} % before",
+            100.0 * patched,
+            100.0 * base
+        );
+        let actor = format!("round {}", self.round.number);
+        let evidence = Evidence { actor: &actor, reason: &reason, now };
+        for (name, version) in self.round.terms.patches.iter().zip(&rollback.versions) {
+            alias::promote(&mut *connection, &self.task.library, name, *version, None, &evidence)
+                .await?;
+        }
+        terms::set_velocity(connection, &self.task, Vec::new()).await
     }
 
     fn measured(&self, noisy: &NoisyAggregate) -> Vec<Measured> {
