@@ -33,6 +33,9 @@ use crate::server::Server;
 /// Contributions that are on their way at a time.
 const IN_FLIGHT: usize = 8;
 
+/// Times that a canary's bytes are sent to a server that is not available.
+const ATTEMPTS: u32 = 10;
+
 /// How long the release may take after the last contribution.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -272,19 +275,25 @@ async fn post(server: SocketAddr, task: &TaskEntry, canary: usize, included: boo
     secret[..8].copy_from_slice(&(canary as u64).to_le_bytes());
     let nullifier = Nullifier::derive(&secret, &task.name, task.round);
     let frame = Contribution::new(task.base, nullifier, clipped).encode();
-    let request = Request::post(format!("/v1/tasks/audit.{}/contributions", task.name))
-        .header(header::HOST, server.to_string())
-        .header(header::CONTENT_TYPE, MEDIA_TYPE)
-        .header(header::CONTENT_LENGTH, frame.len())
-        .body(Body::from(frame))
-        .while_doing("making a request")?;
-    let (status, text) = answer(server, request).await?;
-    match status {
-        200 => Ok(()),
-        _ => {
-            Err(internal(format!("canary {canary}: {status}: {}", String::from_utf8_lossy(&text))))
+    let frame = Bytes::from(frame);
+    for attempt in 1.. {
+        let request = Request::post(format!("/v1/tasks/audit.{}/contributions", task.name))
+            .header(header::HOST, server.to_string())
+            .header(header::CONTENT_TYPE, MEDIA_TYPE)
+            .header(header::CONTENT_LENGTH, frame.len())
+            .body(Body::from(frame.clone()))
+            .while_doing("making a request")?;
+        match answer(server, request).await? {
+            (200, _) => break,
+            // A machine under load: the same bytes count once, however often they are sent.
+            (503, _) if attempt < ATTEMPTS => tokio::time::sleep(Duration::from_secs(1)).await,
+            (status, text) => {
+                let text = String::from_utf8_lossy(&text);
+                return Err(internal(format!("canary {canary}: {status}: {text}")));
+            }
         }
     }
+    Ok(())
 }
 
 async fn catalog(server: SocketAddr) -> Result<Catalog> {

@@ -172,7 +172,8 @@ impl Output {
         let place = if root_at_hand { "in the data folder" } else { "offline" };
         println!("root      {place}");
         println!("release   {} (serial {})", release.key, release.serial);
-        println!("expires   {} s since 1970", release.expires_at);
+        let left = release.expires_at.saturating_sub(Clock::system().now());
+        println!("expires   in {} days ({} s since 1970)", left / 86_400, release.expires_at);
         Ok(())
     }
 }

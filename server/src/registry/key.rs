@@ -22,6 +22,9 @@ const RENEWED_BEFORE_S: u64 = 30 * DAY_S;
 
 const DAY_S: u64 = 86_400;
 
+/// Days that a root vouches for a release key at most.
+const MOST_DAYS: u32 = 366;
+
 /// The folder of the keys.
 #[derive(Clone, Debug)]
 pub struct Keys(PathBuf);
@@ -132,8 +135,14 @@ impl Keys {
         }
         let (serial, key) = self.prepare()?;
         if release.serial != serial || release.key != key {
-            return Err(mismatch(&self.path(serial, "key"))
-                .with_hint("`backstitch keys prepare` prints what the root must sign"));
+            return Err(Problem::new(
+                Code::SignatureInvalid,
+                format!(
+                    "the certificate is that of release key {}, the one that waits for one is {serial}, or another key",
+                    release.serial
+                ),
+            )
+            .with_hint("`backstitch keys prepare` prints what the root must sign"));
         }
         if now >= release.expires_at {
             return Err(Problem::new(Code::CatalogExpired, "the certificate has expired"));
@@ -214,7 +223,14 @@ pub fn certify(
         )
         .with_hint("`backstitch keys prepare` prints both"));
     }
-    let expires_at = now + u64::from(days.max(1)) * DAY_S;
+    if !(1..=MOST_DAYS).contains(&days) {
+        return Err(Problem::new(
+            Code::RequestInvalid,
+            format!("a release key for {days} days; it must be 1 to {MOST_DAYS}"),
+        )
+        .with_hint("a stolen key signs until it expires: 90 days is usual"));
+    }
+    let expires_at = now + u64::from(days) * DAY_S;
     Certificate::sign(&ReleaseKey { format: 1, key, serial, issued_at: now, expires_at }, root)
 }
 
@@ -280,5 +296,12 @@ mod tests {
         let skipped = certify(&root, key, serial + 1, 90, NOW).unwrap();
         assert!(keys.install(&skipped, NOW).unwrap_err().hint().unwrap().contains("prepare"));
         assert_eq!(keys.newest().unwrap().unwrap().release().serial, 1);
+        // What was replaced once does not come back, and no key is for ever.
+        let again = keys.install(&certificate, NOW).unwrap_err();
+        assert!(again.detail().contains("that of release key 1"), "{again}");
+        for days in [0, MOST_DAYS + 1] {
+            let refused = certify(&root, certificate.verify().unwrap().key, 2, days, NOW);
+            assert!(refused.unwrap_err().is(Code::RequestInvalid));
+        }
     }
 }

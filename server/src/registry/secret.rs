@@ -100,8 +100,14 @@ pub(crate) fn write_secret(path: &Path, text: &str) -> Result<()> {
         .while_doing(&doing)?;
     file.write_all(text.as_bytes()).while_doing(&doing)?;
     file.as_file().sync_all().while_doing(&doing)?;
-    file.persist_noclobber(path).map_err(|failed| failed.error).while_doing(&doing)?;
-    Ok(())
+    match file.persist_noclobber(path).map_err(|failed| failed.error) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists => Err(Problem::new(
+            Code::Conflict,
+            format!("{} exists, and no secret is overwritten", path.display()),
+        )
+        .with_hint("choose another file, or move the old one away")),
+        done => done.map(|_| ()).while_doing(&doing),
+    }
 }
 
 /// Puts bytes in the place of a file, all or nothing: written beside, synchronised, renamed.
@@ -125,6 +131,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("k");
         let secret = seed(&path).unwrap();
+        assert_eq!(seed(&path).unwrap(), secret);
+        assert!(write_secret(&path, "another").unwrap_err().is(Code::Conflict));
         assert_eq!(seed(&path).unwrap(), secret);
         assert_eq!(token(&folder.path().join("t")).unwrap().len(), 64);
         #[cfg(unix)]
