@@ -268,10 +268,13 @@ impl Client {
         to_js(&client.refresh().await.map_err(thrown)?)
     }
 
-    /// Deletes examples and personal weights. The ledger stays.
+    /// Deletes examples, personal weights and outcomes, unused tokens, and the files of this origin's libraries. The
+    /// ledger stays.
     pub async fn forget(&self) -> Result<(), JsValue> {
         let client = self.inner.clone();
-        client.forget().await.map_err(thrown)
+        client.forget().await.map_err(thrown)?;
+        client.port().forget_files().await;
+        Ok(())
     }
 
     /// The examples on this device.

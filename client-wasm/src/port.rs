@@ -46,6 +46,13 @@ impl BrowserPort {
         self.signal.replace(None);
     }
 
+    /// Deletes the stored copies of immutable files: which versions they are tells when somebody was here.
+    pub(crate) async fn forget_files(&self) {
+        if let Some(caches) = &self.caches {
+            let _nothing_there_is_fine = JsFuture::from(caches.delete(CACHE)).await;
+        }
+    }
+
     async fn ask(&self, request: &Request) -> Result<web_sys::Response, Problem> {
         let init = RequestInit::new();
         init.set_method(request.method.as_str());
@@ -255,6 +262,8 @@ mod tests {
         assert_eq!(fetch().await.unwrap().body, [1, 2]);
         port.keep(url, &[3]).await.unwrap();
         assert_eq!(fetch().await.unwrap().body, [3]);
+        port.forget_files().await;
+        assert_eq!(port.cached(url).await, None);
         let past = port.fetch(Request::get(url, 10).cached(Cache::Bypass)).await;
         assert!(past.unwrap_err().is(Code::NetworkFailed));
     }

@@ -41,6 +41,21 @@ test("nothing leaves the page's own origin", async () => {
   assert.deepEqual(foreign, []);
 });
 
+test("every file of the page comes with a strict policy, its worker's too", async () => {
+  const policies = await page.evaluate(async () => {
+    const own = performance.getEntriesByType("resource").map(({ name }) => name);
+    const urls = [...new Set([location.href.split("#")[0], ...own])].filter((url) => !/\/v1\/events/.test(url));
+    return Promise.all(
+      urls.map(async (url) => [url, (await fetch(url)).headers.get("content-security-policy")]),
+    );
+  });
+  assert.ok(policies.some(([url]) => /worker.*\.js/.test(url)), policies.map(([url]) => url).join("\n"));
+  for (const [url, policy] of policies) {
+    assert.match(policy ?? "", /default-src 'none'.*frame-ancestors 'none'/, url);
+    assert.doesNotMatch(policy, /unsafe-inline|'unsafe-eval'|https?:/, url);
+  }
+});
+
 test("noise makes the base model wrong, and the stitched model right", async () => {
   await slide("Noise", 0.3);
   await chosen("noise-reduction").waitFor();
@@ -180,7 +195,28 @@ test("a new version arrives without a reload", async () => {
   await picture(page, "page-version");
 });
 
+/** Everything that the page keeps: IndexedDB as text by key, without the library's prefix, and the files in caches. */
+const kept = () =>
+  page.evaluate(async () => {
+    const settled = (request) =>
+      new Promise((resolve, reject) => {
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => reject(request.error);
+      });
+    const database = await settled(indexedDB.open("backstitch", 1));
+    const store = database.transaction("state").objectStore("state");
+    const [keys, values] = await Promise.all([settled(store.getAllKeys()), settled(store.getAll())]);
+    database.close();
+    const rows = keys.map((key, i) => [key.split("/").slice(2).join("/"), new TextDecoder().decode(values[i])]);
+    const files = [];
+    for (const name of await caches.keys())
+      files.push(...(await (await caches.open(name)).keys()).map(({ url }) => url));
+    return { rows: Object.fromEntries(rows), files, local: localStorage.length, cookies: document.cookie };
+  });
+
 test("pausing and forgetting work, and the ledger stays", async () => {
+  const before = await kept();
+  assert.ok(before.files.length > 0 && before.rows.examples && before.rows.device.includes('"consent":true'));
   await page.getByRole("button", { name: "Pause contributing" }).click();
   await page.getByText("Contributing is off").waitFor();
   await page.getByRole("button", { name: "Forget me" }).click();
@@ -191,6 +227,20 @@ test("pausing and forgetting work, and the ledger stays", async () => {
     "no examples",
   );
   assert.match(await text("#odds"), /from 50 % to at most/);
+  await eventually(
+    async () => (await kept()).files.length,
+    (n) => n === 0,
+    "no stored files",
+  );
+  const { rows, local, cookies } = await kept();
+  // What is left can neither train nor contribute nor tell what somebody did, but for the ledger, which holds the promise.
+  const left = Object.keys(rows).filter((key) => !/^(device|ledger|catalog|feedback|windows|personal|examples)$/.test(key));
+  assert.deepEqual(left, [], "no example, weights, pending contribution, token or checkpoint is left");
+  assert.match(rows.device, /"consent":false/);
+  assert.equal(rows.ledger, before.rows.ledger);
+  for (const key of ["examples", "personal", "feedback", "windows"])
+    assert.match(rows[key] ?? "", /^(|\{\}|\[\]|.*\[\].*|\{"[a-z_]+":(\{\}|\[\])\})$/, key);
+  assert.deepEqual([local, cookies], [0, ""]);
 });
 
 test("the page works on a small screen and in the dark", async () => {

@@ -43,6 +43,10 @@ test("rounds move and the ledger grows without a reload", async () => {
     .locator("bs-ledger")
     .getByText(/spent ε \d\.\d\d of\s+4\.00/)
     .waitFor();
+  // What was spent ever, what the next release costs, and who is in it how often.
+  const told = await page.locator("bs-ledger").innerText();
+  assert.match(told, /since the start at most ε \d\.\d\d\s+\(ρ 0\.\d{4}\)/);
+  assert.match(told, /The next release costs each\s+device in it ρ 0\.\d{4} and takes the worst-placed to ε \d\.\d\d/);
   await page.locator("bs-rounds tr[data-round]").nth(1).waitFor();
   await picture(page, "console-rounds");
 });
@@ -79,6 +83,7 @@ test("an experiment starts, says why there is no decision yet, and stops", async
   await page.locator("bs-experiment-form button.primary").click();
   const experiment = page.locator('article[data-experiment="denoise-or-not"]');
   await experiment.getByText("Why not yet").waitFor();
+  assert.match(await page.locator("#reports").innerText(), /told ε 1\.00 of\s+4\.00 within 30 days.*up to ε 3\.00/s);
   await picture(page, "console-experiment");
   await experiment.getByRole("button", { name: "Stop" }).click();
   await giveReason("only a rehearsal");
