@@ -36,15 +36,18 @@ crash-matrix:
 sequences:
     cargo test --package backstitch-server --lib hundred_thousand -- --ignored --nocapture
 
-# Faults of the privacy code, put into a copy of the sources: each must be caught by the test that is named for it.
-mutations:
-    cargo test --package backstitch-tests every_fault_is_caught -- --ignored --nocapture
+# Faults of the privacy code, put into a copy of the sources: each must be caught by the test that is named for it. With a
+# word, only those whose name has it.
+mutations word="":
+    MUTATIONS="{{word}}" cargo test --package backstitch-tests every_fault_is_caught -- --ignored --nocapture
 
-# The time of the noise with the secure generator (builds OpenSSL; the bar is 15 ms per 1,000 values).
+# The time of the noise with the secure generator (builds OpenSSL; the bar is 15 ms per 1,000 values), optimised as a
+# released server is: the sampler is generic, so it is compiled with our own crates.
 noise-bench:
-    cargo test --package backstitch-server --features secure-rng --lib fifteen_milliseconds -- --ignored --nocapture
+    CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test --package backstitch-server --features secure-rng --lib fifteen_milliseconds -- --ignored --nocapture
 
-# Fuzz a parser of outside bytes, or stitching: model, manifest, stitch or contribution (needs `cargo install cargo-fuzz`).
+# Fuzz a parser of outside bytes, or stitching: model, manifest, stitch, contribution, catalog, wire, device or input (needs
+# `cargo install cargo-fuzz`).
 fuzz name seconds="600":
     mkdir -p tests/fuzz/corpus/{{name}}
     cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none {{name}} tests/fuzz/corpus/{{name}} \
