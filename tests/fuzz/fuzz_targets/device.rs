@@ -55,7 +55,7 @@ fn stored(rows: &Rows<'_>) {
             port.stored().insert(scope.key(key), bytes.to_vec());
         }
     }
-    if let Ok(mut device) = block_on(Device::open(&port, scope)) {
+    if let Ok(device) = block_on(Device::open(&port, scope)) {
         let _ = block_on(device.ledger(&port));
         let _ = block_on(device.set_consent(&port, true));
     }
