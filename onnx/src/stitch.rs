@@ -101,6 +101,8 @@ struct Stitcher {
     values: BTreeMap<String, (String, String)>,
     /// Tensors that are taken, so that attachments that share nodes do not make one twice.
     taken: BTreeSet<String>,
+    /// Names of nodes that are taken. A node may have none; two of one name are refused by onnxruntime.
+    nodes: BTreeSet<String>,
 }
 
 impl Stitcher {
@@ -131,7 +133,8 @@ impl Stitcher {
         let mut taken: BTreeSet<String> =
             graph.tensor_names().into_iter().map(str::to_owned).collect();
         taken.extend(values.values().flat_map(|(first, last)| [first.clone(), last.clone()]));
-        Ok(Self { graph, values, taken })
+        let nodes = graph.nodes.iter().map(|node| node.name.clone()).collect();
+        Ok(Self { graph, values, taken, nodes })
     }
 
     /// Adds the nodes of all attachments of one site.
@@ -208,7 +211,9 @@ impl Stitcher {
         }
         for mut node in part.nodes {
             rename_all(&mut node, &renamed);
-            node.name = format!("{patch}/{}", node.name);
+            if !node.name.is_empty() {
+                node.name = self.node_name(&format!("{patch}/{}", node.name));
+            }
             self.graph.nodes.push(node);
         }
         renamed
@@ -216,16 +221,26 @@ impl Stitcher {
             .ok_or_else(|| mismatch(format!("patch `{patch}`: nothing makes `{output}`")))
     }
 
-    /// A free name like `base`, which is taken from now on.
+    /// A free name of a tensor like `base`, which is taken from now on.
     fn claim(&mut self, base: &str) -> String {
-        let mut name = base.to_owned();
-        let mut number = 1usize;
-        while !self.taken.insert(name.clone()) {
-            name = format!("{base}.{number}");
-            number += 1;
-        }
-        name
+        claim(&mut self.taken, base)
     }
+
+    /// A free name of a node like `base`, which is taken from now on.
+    fn node_name(&mut self, base: &str) -> String {
+        claim(&mut self.nodes, base)
+    }
+}
+
+/// A name like `base` that is not taken, and is from now on.
+fn claim(taken: &mut BTreeSet<String>, base: &str) -> String {
+    let mut name = base.to_owned();
+    let mut number = 1usize;
+    while !taken.insert(name.clone()) {
+        name = format!("{base}.{number}");
+        number += 1;
+    }
+    name
 }
 
 /// A scale is a float32, so what it multiplies must be.

@@ -261,3 +261,23 @@ fn a_manifest_with_unknown_keys_is_refused() {
         assert_eq!(error.code(), Code::ManifestInvalid, "{from}");
     }
 }
+
+#[test]
+fn stitched_nodes_have_names_of_their_own_or_none() {
+    let mut case = case("network-13");
+    // A node of the primary that is called as one of the patch will be.
+    case.model.graph.nodes[0].name = "twice/scaling".to_owned();
+    let attachments =
+        [(Mode::Series, "relu1", "relu1", None), (Mode::Series, "relu3", "relu3", None)];
+    let unnamed = affine("unnamed", digest(&case), &attachments, 1.5, 0.5);
+    let mut graph = affine("twice", digest(&case), &attachments, 1.5, 0.5);
+    let mut model = graph.model().clone();
+    model.graph.nodes.iter_mut().for_each(|node| node.name = "scaling".to_owned());
+    graph = Patch::from_parts(&graph.manifest().to_bytes(), &model.to_bytes(), None).unwrap();
+    let stitched = stitch(&case.model, &[&unnamed, &graph]).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for node in stitched.graph.nodes.iter().filter(|node| !node.name.is_empty()) {
+        assert!(seen.insert(&node.name), "two nodes are named `{}`", node.name);
+        assert_ne!(node.name, "unnamed/", "an unnamed node got a name");
+    }
+}
