@@ -87,6 +87,75 @@ proptest! {
     }
 }
 
+/// What an engine likes to merge: a normalisation by hand between two transpositions, heads that are joined before a
+/// product, a concatenation before a product, and constant factors after a mean.
+fn merging() -> Model {
+    let mut graph = Graph { name: "merging".to_owned(), ..Graph::default() };
+    let ints = |values: &[i64]| Attribute::Ints(values.to_vec());
+    let mut node =
+        |op: &str, inputs: &[&str], output: &str, attribute: Option<(&str, Attribute)>| {
+            let mut node = Node::new(op, inputs, &[output]);
+            node.attributes.extend(attribute.map(|(name, value)| (name.to_owned(), value)));
+            graph.nodes.push(node);
+        };
+    node("Transpose", &["x"], "t", Some(("perm", ints(&[0, 2, 1]))));
+    node("ReduceMean", &["t"], "mean", Some(("axes", ints(&[1]))));
+    node("Sub", &["t", "mean"], "d", None);
+    node("Mul", &["d", "d"], "square", None);
+    node("ReduceMean", &["square"], "variance", Some(("axes", ints(&[1]))));
+    node("Add", &["variance", "epsilon"], "shifted", None);
+    node("Sqrt", &["shifted"], "deviation", None);
+    node("Div", &["d", "deviation"], "normal", None);
+    node("Transpose", &["normal"], "back", Some(("perm", ints(&[0, 2, 1]))));
+    node("Reshape", &["back", "heads"], "apart", None);
+    node("Transpose", &["apart"], "turned", Some(("perm", ints(&[0, 2, 1, 3]))));
+    node("Softmax", &["turned"], "p", None);
+    node("Transpose", &["p"], "returned", Some(("perm", ints(&[0, 2, 1, 3]))));
+    node("Reshape", &["returned", "joined"], "flat", None);
+    node("MatMul", &["flat", "w1"], "o", None);
+    node("Concat", &["o", "x"], "both", Some(("axis", Attribute::Int(2))));
+    node("MatMul", &["both", "w2"], "z", None);
+    node("ReduceMean", &["z"], "pooled", Some(("axes", ints(&[1]))));
+    node("Mul", &["pooled", "first"], "scaled", None);
+    node("Div", &["scaled", "second"], "y", None);
+    let weight = |shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|i| (i as f32 * 1.7).sin()).collect();
+        Tensor::new(shape.to_vec(), &values).unwrap()
+    };
+    graph.initializers.extend([
+        ("epsilon".to_owned(), Tensor::scalar(1e-5f32)),
+        ("first".to_owned(), Tensor::scalar(1.3f32)),
+        ("second".to_owned(), Tensor::scalar(0.7f32)),
+        ("heads".to_owned(), Tensor::vector(&[2i64, 6, 4, 12])),
+        ("joined".to_owned(), Tensor::vector(&[2i64, 6, 48])),
+        ("w1".to_owned(), weight(&[48, 20])),
+        ("w2".to_owned(), weight(&[68, 7])),
+    ]);
+    graph.inputs = vec![ValueInfo::fixed("x", DType::F32, &[2, 6, 48])];
+    graph.outputs = vec![ValueInfo::fixed("y", DType::F32, &[2, 1, 7])];
+    Model { opset: 13, graph }
+}
+
+#[test]
+fn what_an_engine_likes_to_merge_is_the_same_to_the_bit_when_cut_apart() {
+    let model = merging();
+    let shapes = infer(&model, &Dims::new()).unwrap();
+    let values: Vec<f32> = (0..2 * 6 * 48).map(|i| (i as f32 * 0.37).cos() * 2.0).collect();
+    let x = Value::try_from(&Tensor::new(vec![2, 6, 48], &values).unwrap()).unwrap();
+    let start = BTreeMap::from([("x".to_owned(), x)]);
+    let mut whole = start.clone();
+    step(&model, &shapes, &mut whole);
+    for site in model.graph.nodes.iter().flat_map(|node| node.makes()).filter(|name| *name != "y") {
+        let mut live = start.clone();
+        for segment in cut(&model, &[site]).unwrap() {
+            step(&segment, &shapes, &mut live);
+        }
+        let [cut, whole] = [&live, &whole].map(|values| values["y"].to_tensor().unwrap());
+        assert_eq!(cut, whole, "cut at {site}");
+    }
+}
+
 #[test]
 fn a_site_that_nothing_makes_cuts_nothing() {
     let case = case("network-13");

@@ -5,22 +5,26 @@
 
 mod bounds;
 mod fuse;
+mod guard;
 mod ops;
 mod product;
 mod sanity;
 mod self_test;
+mod settle;
 mod shapes;
 mod symbols;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tract_onnx::prelude::{
-    Framework, InferenceFact, InferenceModel, InferenceModelExt, TVec, TractError, TractResult,
+    Framework, InferenceFact, InferenceModel, InferenceModelExt, TVec, TractResult,
 };
-use tract_onnx::tract_hir::internal::{OutletId, SymbolScope, TypedSimplePlan, TypedSimpleState};
+use tract_onnx::tract_core::optim::Optimizer;
+use tract_onnx::tract_hir::internal::{
+    OutletId, SymbolScope, TypedModel, TypedSimplePlan, TypedSimpleState,
+};
 
 pub use ops::operators;
 pub use self_test::{kernels, self_test};
@@ -32,6 +36,7 @@ use crate::error::{Code, Error, Result};
 use crate::lower;
 use crate::model::{Graph, Model};
 use crate::tensor::DType;
+use guard::guarded;
 
 /// The concrete shape of graph inputs, by name. What is left out comes from the model's declaration, with every
 /// open dimension 1.
@@ -67,11 +72,10 @@ impl Program {
         let resolved = resolve(model, dims)?;
         let mut fused = lowered(model)?;
         fuse::products(&mut fused.graph)?;
+        settle::settle(&mut fused.graph);
         let (engine_model, _) = analyse(fused, |_| shapes::facts(&resolved))?;
-        let plan = guarded("compiling", || {
-            let optimized = engine_model.into_optimized()?;
-            TypedSimplePlan::new(optimized)
-        })?;
+        let plan =
+            guarded("compiling", || TypedSimplePlan::new(optimized(engine_model.into_typed()?)?))?;
         let rows = bounds::of(model);
         let named = model.graph.inputs.iter().zip(resolved);
         let inputs = named
@@ -179,6 +183,16 @@ impl std::fmt::Debug for Program {
     }
 }
 
+/// The engine's own rewriting, without the one that splits a product over the parts of a concatenation: it adds in
+/// another order than the product of the whole, and does not happen where a model is cut between the two.
+fn optimized(mut model: TypedModel) -> TractResult<TypedModel> {
+    let mut first = Optimizer::declutter();
+    first.passes.retain(|pass| !format!("{pass:?}").starts_with("ConcatThenEinsum"));
+    first.optimize(&mut model)?;
+    model.optimize()?;
+    Ok(model)
+}
+
 /// The model in the operators that the engine has.
 fn lowered(model: &Model) -> Result<Model> {
     let lowered = lower::for_engine(model)?;
@@ -214,6 +228,7 @@ fn parse(
         let mut importer =
             tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
         importer.op_register.insert(product::NAME, product::build);
+        importer.op_register.insert(settle::NAME, settle::build);
         let proto = importer.proto_model_for_read(&mut bytes.as_slice())?;
         let parsed = importer.parse(&proto, None)?;
         Ok((parsed.model, parsed.outlets_by_name.into_iter().collect()))
@@ -237,26 +252,4 @@ fn name_nodes(graph: &mut Graph) {
             node.name.clear();
         }
     }
-}
-
-/// Runs engine code, turning its errors and panics into ours. Graphs are validated first, so that in the
-/// browser, where a panic cannot be caught, none is expected.
-fn guarded<T>(doing: &str, work: impl FnOnce() -> TractResult<T>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(engine_error(doing, &error)),
-        Err(_) => {
-            Err(Error::new(Code::EngineFailed, format!("{doing} the model: the engine gave up"))
-                .with_hint(
-                    "the graph is likely inconsistent; check it with onnx.checker, full check",
-                ))
-        }
-    }
-}
-
-fn engine_error(doing: &str, error: &TractError) -> Error {
-    /// The engine prints whole nodes and tensors; the beginning says what was wrong.
-    const MESSAGE_CHARS: usize = 600;
-    let text: String = format!("{error:#}").chars().take(MESSAGE_CHARS).collect();
-    Error::new(Code::EngineFailed, format!("{doing} the model: {text}"))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tract_onnx::prelude::{Datum, DatumType, IntoArcTensor, TDim, TValue, Tensor as EngineTensor};
 
-use super::engine_error;
+use super::guard::engine_error;
 use crate::error::{Code, Error, Result};
 use crate::tensor::{DType, Tensor};
 
