@@ -34,6 +34,7 @@ const RULES: &[(&str, Rule)] = &[
     ("Einsum", products::einsum),
     ("GRU", recurrent::recurrent),
     ("GatherND", indexing::gather_nd),
+    ("Gemm", products::gemm),
     ("LSTM", recurrent::recurrent),
     ("LogSoftmax", log_softmax),
     ("MatMul", products::mat_mul),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Lowering, made, need};
 use crate::error::{Code, Error, Result};
 use crate::model::{Attribute, Node};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 
 /// What the engine computes by its matrix kernels.
 pub(super) const PRODUCTS: &[&str] = &["Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"];
@@ -20,6 +20,41 @@ pub(super) fn sub(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
     let negative = lowering.emit("Neg", &[b], &[]);
     lowering.emit_as("Add", &[a, &negative], made(node)?, &[]);
     Ok(true)
+}
+
+/// The engine computes a `Gemm` of 16-bit floats in float32, and then finds that the result has the wrong type. It is
+/// written out as `α A' B' + β C`.
+pub(super) fn gemm(lowering: &mut Lowering<'_>, node: &Node) -> Result<bool> {
+    let output = made(node)?;
+    if lowering.dtype(output) != DType::F16 {
+        return Ok(false);
+    }
+    let mut sides = Vec::new();
+    for (index, flag) in [(0, "transA"), (1, "transB")] {
+        let side = need(node, index)?;
+        sides.push(match node.int(flag, 0) {
+            0 => side.to_owned(),
+            _ => lowering.emit("Transpose", &[side], &[("perm", Attribute::Ints(vec![1, 0]))]),
+        });
+    }
+    let product = lowering.emit("MatMul", &[&sides[0], &sides[1]], &[]);
+    let product = scaled(lowering, &product, node.float("alpha", 1.0));
+    match node.input(2) {
+        None => lowering.emit_as("Identity", &[&product], output, &[]),
+        Some(term) => {
+            let term = scaled(lowering, term, node.float("beta", 1.0));
+            lowering.emit_as("Add", &[&product, &term], output, &[]);
+        }
+    }
+    Ok(true)
+}
+
+fn scaled(lowering: &mut Lowering<'_>, tensor: &str, factor: f32) -> String {
+    if factor == 1.0 {
+        return tensor.to_owned();
+    }
+    let factor = lowering.scalar_like(factor, tensor);
+    lowering.emit("Mul", &[tensor, &factor], &[])
 }
 
 /// The product of two vectors is the sum of their products.

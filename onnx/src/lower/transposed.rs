@@ -2,7 +2,7 @@
 
 use super::{Lowering, made, need};
 use crate::error::{Code, Error, Result};
-use crate::model::{Attribute, Node};
+use crate::model::{Attribute, Dim, Node};
 use crate::tensor::Tensor;
 
 /// `SAME` padding becomes explicit; a wanted output shape becomes a cut out of the whole result.
@@ -38,17 +38,14 @@ struct Windows {
 impl Windows {
     fn read(lowering: &Lowering<'_>, node: &Node) -> Result<Self> {
         let weight = need(node, 1)?;
-        let kernel: Vec<i64> = match (node.ints("kernel_shape"), lowering.initializer(weight)) {
-            (Some(kernel), _) => kernel.to_vec(),
-            (None, Some(weight)) => weight.shape().iter().skip(2).map(|s| *s as i64).collect(),
-            (None, None) => {
-                return Err(Error::new(
-                    Code::ModelUnsupported,
-                    "its padding follows from a kernel that no attribute or initializer tells",
-                )
-                .with_hint("give kernel_shape, or explicit pads"));
-            }
-        };
+        let given = node.ints("kernel_shape").map(<[i64]>::to_vec);
+        let kernel = given.or_else(|| kernel_of(lowering, weight)).ok_or_else(|| {
+            Error::new(
+                Code::ModelUnsupported,
+                "its padding follows from a kernel that no attribute, initializer or input tells",
+            )
+            .with_hint("give kernel_shape, or explicit pads")
+        })?;
         let list = |name: &str, default: i64| -> Vec<i64> {
             let given = node.ints(name).unwrap_or_default();
             (0..kernel.len()).map(|axis| given.get(axis).copied().unwrap_or(default)).collect()
@@ -78,6 +75,19 @@ impl Windows {
         let larger = totals.iter().map(|total| total - total / 2);
         if upper { smaller.chain(larger).collect() } else { larger.chain(smaller).collect() }
     }
+}
+
+/// The spatial sizes of a weight: of an initializer, or, in a training model, of an input.
+fn kernel_of(lowering: &Lowering<'_>, weight: &str) -> Option<Vec<i64>> {
+    if let Some(weight) = lowering.initializer(weight) {
+        return Some(weight.shape().iter().skip(2).map(|size| *size as i64).collect());
+    }
+    let declared = lowering.graph.input(weight)?.shape.as_ref()?;
+    let fixed = declared.iter().skip(2).map(|dim| match dim {
+        Dim::Fixed(size) => Some(*size as i64),
+        _ => None,
+    });
+    fixed.collect()
 }
 
 /// Without padding the result of an axis is (input − 1) · stride + reach long. What the wanted shape leaves out of it is

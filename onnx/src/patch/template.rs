@@ -423,6 +423,10 @@ fn head(
 
 /// The primary's own nodes and weights between two tensors.
 fn block(sketch: &mut Sketch, primary: &Model, from: &str, to: &str) -> Result<(Mode, String)> {
+    if from == to {
+        return Err(mismatch(format!("no block leads from `{from}` to itself"))
+            .with_hint("name the tensor that the block reads, then the one that it makes"));
+    }
     let part = primary.extract(&[from], &[to]).map_err(|e| {
         mismatch(format!("the block from `{from}` to `{to}` cannot be taken out: {}", e.message()))
             .with_hint("choose a tensor that everything up to the second one passes through")

@@ -472,6 +472,18 @@ def attention(opset):
     c.write()
 
 
+def halves(opset):
+    """Products of 16-bit floats, as a half-precision export has them."""
+    def half(*shape):
+        return floats(*shape, scale=0.4).astype(np.float16)
+    c = Case(f"halves-{opset}", opset, x=half(3, 4), u=half(4, 3))
+    c.op("Gemm", ["x", half(4, 5), half(5)])
+    c.op("Gemm", ["x", half(5, 4), half(3, 1)], transB=1, alpha=0.5, beta=2.0)
+    c.op("Gemm", ["u", half(4, 2)], transA=1, alpha=2.0)
+    c.op("MatMul", ["x", half(4, 2)])
+    c.write()
+
+
 for opset in (13, 17, 18, 21):
     elementwise(opset)
     reductions(opset)
@@ -489,3 +501,4 @@ network(18)
 attention(17)
 attributes(17)
 attributes(21)
+halves(17)
