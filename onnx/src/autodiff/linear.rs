@@ -107,8 +107,8 @@ fn product(
     if flip { b.matmul(&right, &left) } else { b.matmul(&left, &right) }
 }
 
-/// For one or two terms: the gradient of a term is the einsum of `dY` with the other term; indices that the term
-/// alone has were summed, so their gradient is repeated.
+/// The gradient of a term is the einsum of `dY` with all other terms; indices that the term alone has were summed, so
+/// their gradient is repeated.
 pub(super) fn einsum(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
     let equation = Equation::parse(b, node)?;
     for (index, term) in equation.terms.iter().enumerate() {
@@ -116,14 +116,13 @@ pub(super) fn einsum(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
             continue;
         }
         let shape = b.shape(input(node, index));
-        let other = equation.terms.iter().enumerate().find(|(i, _)| *i != index);
+        let others: Vec<(usize, &Vec<char>)> =
+            equation.terms.iter().enumerate().filter(|(i, _)| *i != index).collect();
         let known =
-            |c: &char| equation.output.contains(c) || other.is_some_and(|(_, o)| o.contains(c));
+            |c: &char| equation.output.contains(c) || others.iter().any(|(_, o)| o.contains(c));
         let kept: Vec<char> = term.iter().copied().filter(known).collect();
         let mut operands = vec![(dy.to_owned(), equation.output.clone())];
-        if let Some((i, other)) = other {
-            operands.push((input(node, i).to_owned(), other.clone()));
-        }
+        operands.extend(others.iter().map(|(i, o)| (input(node, *i).to_owned(), (*o).clone())));
         let gradient = contract(b, operands, &kept);
         // The indices that were summed come back as axes of size one, which `give` repeats.
         let kept_shape = b.shape(&gradient);
@@ -139,7 +138,7 @@ pub(super) fn einsum(b: &mut Builder, node: &Node, dy: &str) -> Result<()> {
     Ok(())
 }
 
-/// Emits an einsum of one or two operands.
+/// Emits an einsum of the operands.
 fn contract(b: &mut Builder, operands: Vec<(String, Vec<char>)>, output: &[char]) -> String {
     let mut sizes: BTreeMap<char, usize> = BTreeMap::new();
     for (name, indices) in &operands {
@@ -179,11 +178,11 @@ impl Equation {
         let (left, right) =
             text.split_once("->").map_or((text.as_str(), None), |(l, r)| (l, Some(r)));
         let terms: Vec<&str> = left.split(',').collect();
-        if terms.len() != node.inputs.len() || terms.len() > 2 {
+        if terms.len() != node.inputs.len() {
             return Err(unsupported(
                 node,
-                "an einsum of more than two terms",
-                "split it into einsums of two terms",
+                &format!("an equation of {} terms for {} inputs", terms.len(), node.inputs.len()),
+                "write one term for each input",
             ));
         }
         let mut spare: Vec<char> = ('A'..='Z').filter(|c| !text.contains(*c)).collect();

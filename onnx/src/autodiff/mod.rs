@@ -23,6 +23,7 @@ mod resize;
 mod rules;
 mod softmax;
 mod statics;
+mod unroll;
 
 use std::str::FromStr;
 
@@ -106,9 +107,12 @@ pub struct Objective<'a> {
 /// [`Code::UnknownTensor`] for an output or trainable that the model does not have, [`Code::GradientUnsupported`] for
 /// a node on the way without a rule, [`Code::GradientUnreachable`] for a trainable that does not reach the loss.
 pub fn differentiate(model: &Model, objective: &Objective<'_>, dims: &Dims) -> Result<Model> {
-    let (model, output) = interface::prepare(model, objective)?;
-    let shapes = engine::infer(&model, dims)?;
+    let (mut model, output) = interface::prepare(model, objective)?;
+    let mut shapes = engine::infer(&model, dims)?;
     interface::check_trainable_path(&model, &shapes, &output, objective)?;
+    if unroll::recurrent(&mut model, &shapes, objective.trainable)? {
+        shapes = engine::infer(&model, dims)?;
+    }
     let mut builder = Builder::new(model, shapes);
     let path = Path::trace(&builder, &output, objective.trainable)?;
     builder.want(path.wanted);
@@ -128,6 +132,7 @@ fn pull_back(builder: &mut Builder, node: &Node) -> Result<()> {
     let Some(rule) = rules::find(&node.op) else { return Err(rules::missing(node)) };
     match (&rule.gradient, upstream.as_slice()) {
         (Gradient::Zero, _) => Ok(()),
+        (Gradient::Unrolled, _) => Err(rules::missing(node)),
         (Gradient::Each(each), some) if some.iter().any(Option::is_some) => {
             each(builder, node, some)
         }

@@ -16,6 +16,8 @@ pub(super) enum Gradient {
     Each(fn(&mut Builder, &Node, &[Option<String>]) -> Result<()>),
     /// The operator is piecewise constant: no gradient passes.
     Zero,
+    /// The node is written out in other operators before the sweep.
+    Unrolled,
 }
 
 /// A row of the table.
@@ -63,6 +65,14 @@ const fn each(
     Rule { op, scope, gradient: Gradient::Each(f) }
 }
 
+const fn unrolled(op: &'static str) -> Rule {
+    Rule {
+        op,
+        scope: "all inputs, unrolled over the steps; no sequence_lens, usual activations",
+        gradient: Gradient::Unrolled,
+    }
+}
+
 const fn zero(op: &'static str) -> Rule {
     Rule { op, scope: "piecewise constant: stops the gradient", gradient: Gradient::Zero }
 }
@@ -101,13 +111,14 @@ const RULES: &[Rule] = &[
     first("DequantizeLinear", "scale, per tensor and per axis", elementwise::dequantize),
     first("Div", "both inputs, broadcast", elementwise::div),
     first("Dropout", "input, inference form", elementwise::dropout),
-    first("Einsum", "one or two inputs, no repeated index within a term", linear::einsum),
+    first("Einsum", "all inputs, no repeated index within a term", linear::einsum),
     first("Elu", "input", activation::elu),
     first("Erf", "input", elementwise::erf),
     first("Exp", "input", elementwise::exp),
     first("Expand", "input", layout::expand),
     first("Flatten", "input", layout::reshape),
     zero("Floor"),
+    unrolled("GRU"),
     first("Gather", "data", indexing::gather),
     first("GatherElements", "data", indexing::gather_elements),
     first("GatherND", "data, batch_dims 0", indexing::gather_nd),
@@ -121,6 +132,7 @@ const RULES: &[Rule] = &[
     first("Identity", "input", elementwise::identity),
     first("InstanceNormalization", "input, scale, bias", normalisation::instance),
     first("LRN", "input", normalisation::local_response),
+    unrolled("LSTM"),
     first("LayerNormalization", "input, scale, bias", normalisation::layer),
     first("LeakyRelu", "input", activation::leaky_relu),
     first("Log", "input", elementwise::log),
@@ -142,6 +154,7 @@ const RULES: &[Rule] = &[
         "both inputs, broadcast; the exponent where the base is positive",
         elementwise::pow,
     ),
+    unrolled("RNN"),
     first("Reciprocal", "input", elementwise::reciprocal),
     first("ReduceL1", "input", reduction::l1),
     first("ReduceL2", "input", reduction::l2),

@@ -257,21 +257,45 @@ def resize(a, x, roi=None, scales=None, sizes=None):
     return F.interpolate(x, size=size, mode="bilinear", align_corners=coordinates == "align_corners")
 
 
-def lstm(a, x, w, r, bias=None, lengths=None, h=None, c=None):
-    """One direction, forward, without peepholes; the gates stand in the order i, o, f, c."""
-    assert a.get("direction", b"forward") == b"forward" and not a.get("layout", 0)
-    steps, batch, hidden = x.shape[0], x.shape[1], r.shape[-1]
-    bias = torch.zeros(8 * hidden, dtype=x.dtype) if bias is None else bias[0]
-    h = torch.zeros(batch, hidden, dtype=x.dtype) if h is None else h[0]
-    c = torch.zeros(batch, hidden, dtype=x.dtype) if c is None else c[0]
-    made = []
-    for t in range(steps):
-        gates = x[t] @ w[0].t() + h @ r[0].t() + bias[: 4 * hidden] + bias[4 * hidden :]
-        i, o, f, g = gates.chunk(4, -1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * c.tanh()
-        made.append(h)
-    return [torch.stack(made).unsqueeze(1), h.unsqueeze(0), c.unsqueeze(0)]
+def lstm_cell(a, x, h, c, r, b, p):
+    """Gates in the order i, o, f, c; peepholes in the order i, o, f."""
+    i, o, f, g = (x + h @ r.t() + b).chunk(4, -1)
+    if p is not None:
+        i, f = i + p[0] * c, f + p[2] * c
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return (o if p is None else o + p[1] * c).sigmoid() * c.tanh(), c
+
+
+def gru_cell(a, x, h, c, r, b, p):
+    """Gates in the order z, r, h."""
+    (xz, xr, xn), (rz, rr, rn), (bz, br, bn) = x.chunk(3, -1), r.chunk(3), b.chunk(3)
+    update, reset = (xz + h @ rz.t() + bz).sigmoid(), (xr + h @ rr.t() + br).sigmoid()
+    inner = reset * (h @ rn.t() + bn) if a.get("linear_before_reset", 0) else (reset * h) @ rn.t() + bn
+    return (1 - update) * (xn + inner).tanh() + update * h, c
+
+
+def rnn_cell(a, x, h, c, r, b, p):
+    return (x + h @ r.t() + b).tanh(), c
+
+
+def recurrent(cell):
+    def run(a, x, w, r, bias=None, lengths=None, h=None, c=None, p=None):
+        assert lengths is None and not a.get("layout", 0)
+        direction = a.get("direction", b"forward").decode()
+        sequences, hidden, cells = [], [], []
+        for d, back in enumerate({"forward": [False], "reverse": [True], "bidirectional": [False, True]}[direction]):
+            zeros = torch.zeros(x.shape[1], r.shape[-1], dtype=x.dtype)
+            wb, rb = torch.zeros(2, r.shape[1], dtype=x.dtype) if bias is None else bias[d].chunk(2)
+            hd, cd = zeros if h is None else h[d], zeros if c is None else c[d]
+            made = [None] * x.shape[0]
+            for t in sorted(range(x.shape[0]), reverse=back):
+                hd, cd = cell(a, x[t] @ w[d].t() + wb, hd, cd, r[d], rb, None if p is None else p[d].chunk(3))
+                made[t] = hd
+            sequences.append(torch.stack(made))
+            hidden.append(hd)
+            cells.append(cd)
+        return [torch.stack(sequences, 1), torch.stack(hidden), torch.stack(cells)]
+    return run
 
 
 def local_response(a, x):
@@ -320,6 +344,7 @@ OPERATORS = {
     "Expand": expand,
     "Flatten": lambda a, x: x.reshape(int(np.prod(x.shape[: a.get("axis", 1)])), -1),
     "Gather": gather,
+    "GRU": recurrent(gru_cell),
     "Gelu": lambda a, x: x * 0.5 * (1 + torch.erf(x / 2**0.5)),
     "Gemm": gemm,
     "GlobalAveragePool": lambda a, x: x.mean(list(range(2, x.dim())), keepdim=True),
@@ -329,7 +354,7 @@ OPERATORS = {
     "Identity": lambda a, x: x,
     "InstanceNormalization": instance_norm,
     "LRN": local_response,
-    "LSTM": lstm,
+    "LSTM": recurrent(lstm_cell),
     "LayerNormalization": layer_norm,
     "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
     "Less": lambda a, x, y: x < y,
@@ -344,6 +369,7 @@ OPERATORS = {
     "PRelu": lambda a, x, s: torch.where(x > 0, x, s * x),
     "Pad": pad,
     "Pow": lambda a, x, y: x**y,
+    "RNN": recurrent(rnn_cell),
     "Reciprocal": lambda a, x: 1 / x,
     "ReduceL2": reduce(lambda x, axes, keep: (x**2).sum(axes, keepdim=keep).sqrt()),
     "ReduceMax": reduce(lambda x, axes, keep: x.amax(axes, keepdim=keep)),
@@ -490,6 +516,23 @@ def cases():
             node("LeakyRelu", ["p"], ["y"], alpha=0.1),
         ]
 
+    def recurrence():
+        weights = {"w1": weight(2, 12, 3), "r1": weight(2, 12, 3), "b1": weight(2, 24), "h1": weight(2, 2, 3),
+                   "c1": weight(2, 2, 3), "w2": weight(1, 12, 6), "r2": weight(1, 12, 4), "b2": weight(1, 24),
+                   "w3": weight(1, 9, 4), "r3": weight(1, 9, 3), "b3": weight(1, 18), "w4": weight(1, 4, 3),
+                   "r4": weight(1, 4, 4), "joined": np.array([5, 2, 6], np.int64), "axis": np.array([1], np.int64),
+                   "first": np.array([0], np.int64), "second": np.array(1, np.int64)}
+        return weights, [
+            node("LSTM", ["x", "w1", "r1", "b1", "", "h1", "c1"], ["l", "", "lc"], hidden_size=3, direction="bidirectional"),
+            node("Transpose", ["l"], ["t"], perm=[0, 2, 1, 3]), node("Reshape", ["t", "joined"], ["j"]),
+            node("GRU", ["j", "w2", "r2", "b2"], ["g"], hidden_size=4, linear_before_reset=1),
+            node("Squeeze", ["g", "axis"], ["s"]),
+            node("GRU", ["s", "w3", "r3", "b3"], ["v"], hidden_size=3, direction="reverse"),
+            node("Squeeze", ["v", "axis"], ["q"]), node("RNN", ["q", "w4", "r4"], ["", "h"], hidden_size=4),
+            node("Squeeze", ["h", "first"], ["f"]), node("Gather", ["lc", "second"], ["c"], axis=0),
+            node("Concat", ["f", "c"], ["y"], axis=1),
+        ]
+
     image, small = weight(2, 1, 9, 9, scale=1.0), weight(1, 3, 4, 5, scale=1.0)
     ids = random.integers(0, 12, (2, 5))
     return [
@@ -498,6 +541,7 @@ def cases():
         ("decoder", "mean_squared_error", 15, {"x": small}, *decoder()),
         ("gates", "sigmoid_cross_entropy", 20, {"x": weight(4, 6, scale=1.0)}, *gates()),
         ("sequence", "entropy", 13, {"x": weight(2, 3, 16, scale=1.0)}, *sequence()),
+        ("recurrence", "softmax_cross_entropy", 14, {"x": weight(5, 2, 3, scale=1.0)}, *recurrence()),
     ]
 
 

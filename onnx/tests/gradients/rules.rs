@@ -131,6 +131,8 @@ const LINEAR: &[Row] = &[
     ("einsum_outer", "a:3 b:4", "y = Einsum(a, b) equation=i,j->ij", 13),
     ("einsum_turned", "a:2x3 b:3x4", "y = Einsum(a, b) equation=ij,jk->ki", 13),
     ("einsum_one", "a:2x3x4", "y = Einsum(a) equation=ijk->kj", 13),
+    ("einsum_three", "a:2x3 b:3x4 c:2x4", "y = Einsum(a, b, c) equation=ni,ij,nj->nj", 13),
+    ("einsum_bilinear", "a:2x3 b:4x3x5 c:2x5", "y = Einsum(a, b, c) equation=ni,oij,nj->no", 13),
     ("einsum_ellipsis", "a:2x3x4 b:4x5", "y = Einsum(a, b) equation=...ij,jk->...ik", 13),
     (
         "attention",
@@ -197,6 +199,18 @@ const CONVOLUTIONS: &[Row] = &[
         "conv_transpose_padding",
         "x:1x2x4x3 w:2x3x3x3",
         "y = ConvTranspose(x, w) strides=[2,2] pads=[1,1,1,1] output_padding=[1,1]",
+        13,
+    ),
+    (
+        "conv_transpose_same",
+        "x:1x2x3x4 w:2x3x3x2 b:3",
+        "y = ConvTranspose(x, w, b) strides=[2,2] auto_pad=SAME_UPPER",
+        13,
+    ),
+    (
+        "conv_transpose_shape",
+        "x:1x2x3x4 w:2x3x3x2 b:3",
+        "y = ConvTranspose(x, w, b) strides=[2,2] output_shape=[6,8]",
         13,
     ),
     (
@@ -423,6 +437,30 @@ const INDEXING: &[Row] = &[
     ("top_k", "x:3x5", "y, i = TopK(x, [2])", 13),
 ];
 
+const RECURRENT: &[Row] = &[
+    ("lstm", "x:3x2x3 w:1x8x3 r:1x8x2 b:1x16", "y = LSTM(x, w, r, b) hidden_size=2", 14),
+    (
+        "lstm_states",
+        "x:3x2x3 w:2x8x3 r:2x8x2 h:2x2x2 c:2x2x2",
+        "l, m, n = LSTM(x, w, r, _, _, h, c) hidden_size=2 direction=bidirectional; y = Add(m, n)",
+        14,
+    ),
+    (
+        "gru_reset_first",
+        "x:3x2x3 w:1x6x3 r:1x6x2 b:1x12",
+        "y = GRU(x, w, r, b) hidden_size=2 direction=reverse",
+        14,
+    ),
+    (
+        "gru_reset_last",
+        "x:3x2x3 w:1x6x3 r:1x6x2 b:1x12 h:1x2x2",
+        "y = GRU(x, w, r, b, _, h) hidden_size=2 linear_before_reset=1",
+        14,
+    ),
+    ("rnn", "x:3x2x3 w:1x2x3 r:1x2x2 b:1x4", "y = RNN(x, w, r, b) hidden_size=2", 14),
+    ("rnn_one_step", "x:1x2x3 w:1x2x3 r:1x2x2", "y = RNN(x, w, r) hidden_size=2", 14),
+];
+
 const RESIZES: &[Row] = &[
     (
         "resize_nearest",
@@ -489,6 +527,7 @@ fn cases() -> Vec<Case> {
         REDUCTIONS,
         LAYOUTS,
         INDEXING,
+        RECURRENT,
         RESIZES,
         NETWORKS,
     ];
