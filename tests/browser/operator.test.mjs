@@ -18,7 +18,9 @@ after(async () => {
 });
 
 const champion = () =>
-  page.locator('tbody[data-patch="personal-style"] tr.champion').getAttribute("data-version");
+  page
+    .locator('tbody[data-patch="personal-style"] tr.champion')
+    .getAttribute("data-version");
 
 async function giveReason(text) {
   await page.locator("dialog[open] textarea").fill(text);
@@ -37,7 +39,11 @@ test("rounds move and the ledger grows without a reload", async () => {
   const records = () => page.locator("bs-ledger tr[data-sequence]").count();
   const before = [await champion(), await records()];
   await completeRound(demo.page);
-  await eventually(champion, (now) => Number(now) > Number(before[0]), "the champion's version");
+  await eventually(
+    champion,
+    (now) => Number(now) > Number(before[0]),
+    "the champion's version",
+  );
   await eventually(records, (now) => now > before[1], "ledger records");
   await page
     .locator("bs-ledger")
@@ -46,23 +52,38 @@ test("rounds move and the ledger grows without a reload", async () => {
   // What was spent ever, what the next release costs, and who is in it how often.
   const told = await page.locator("bs-ledger").innerText();
   assert.match(told, /since the start at most ε \d\.\d\d\s+\(ρ 0\.\d{4}\)/);
-  assert.match(told, /The next release costs each\s+device in it ρ 0\.\d{4} and takes the worst-placed to ε \d\.\d\d/);
+  assert.match(
+    told,
+    /The next release costs each\s+device in it ρ 0\.\d{4} and takes the worst-placed to ε \d\.\d\d/,
+  );
   await page.locator("bs-rounds tr[data-round]").nth(1).waitFor();
   await picture(page, "console-rounds");
 });
 
 test("rolling back takes a reason, moves the alias, and clients see it", async () => {
   await completeRound(demo.page);
-  await eventually(champion, (now) => Number(now) > 2, "a version to go back from");
-  const [from, version] = [Number(await champion()), (await catalog(demo.page)).version];
+  await eventually(
+    champion,
+    (now) => Number(now) > 2,
+    "a version to go back from",
+  );
+  const [from, version] = [
+    Number(await champion()),
+    (await catalog(demo.page)).version,
+  ];
   await page.locator("button.rollback").click();
   await giveReason("the tilted pictures got worse");
-  await eventually(champion, (now) => Number(now) === from - 1, "the champion after the rollback");
+  await eventually(
+    champion,
+    (now) => Number(now) === from - 1,
+    "the champion after the rollback",
+  );
   await page.getByText("Who moved what").click();
   await page.getByText("the tilted pictures got worse").waitFor();
   await eventually(
     async () => await catalog(demo.page),
-    (now) => now.version > version && now.tasks[0].base_versions[0] === from - 1,
+    (now) =>
+      now.version > version && now.tasks[0].base_versions[0] === from - 1,
     "the public catalog",
   );
 });
@@ -70,7 +91,11 @@ test("rolling back takes a reason, moves the alias, and clients see it", async (
 test("promoting takes a reason and moves the alias", async () => {
   await page.getByRole("button", { name: "Promote personal-style v1" }).click();
   await giveReason("start over\nfrom the import");
-  await eventually(champion, (now) => now === "1", "the champion after the promotion");
+  await eventually(
+    champion,
+    (now) => now === "1",
+    "the champion after the promotion",
+  );
   await page.getByText("start over from the import").waitFor();
   await picture(page, "console-versions");
 });
@@ -83,7 +108,10 @@ test("an experiment starts, says why there is no decision yet, and stops", async
   await page.locator("bs-experiment-form button.primary").click();
   const experiment = page.locator('article[data-experiment="denoise-or-not"]');
   await experiment.getByText("Why not yet").waitFor();
-  assert.match(await page.locator("#reports").innerText(), /told ε 1\.00 of\s+4\.00 within 30 days.*up to ε 3\.00/s);
+  assert.match(
+    await page.locator("#reports").innerText(),
+    /told ε 1\.00 of\s+4\.00 within 30 days.*up to ε 3\.00/s,
+  );
   await picture(page, "console-experiment");
   await experiment.getByRole("button", { name: "Stop" }).click();
   await giveReason("only a rehearsal");
@@ -101,8 +129,12 @@ test("a refused action says why and what to do", async () => {
 test("a wrong token asks for another one", async () => {
   const stranger = await openPage(browser);
   await stranger.page.goto(demo.console.replace(/token=.*/, "token=wrong"));
-  await stranger.page.getByText("the bearer token is missing or wrong").waitFor();
-  await stranger.page.locator('input[name="token"]').fill(new URL(demo.console).hash.replace("#token=", ""));
+  await stranger.page
+    .getByText("the bearer token is missing or wrong")
+    .waitFor();
+  await stranger.page
+    .locator('input[name="token"]')
+    .fill(new URL(demo.console).hash.replace("#token=", ""));
   await stranger.page.getByRole("button", { name: "Open the console" }).click();
   await stranger.page.getByText("Privacy ledger").waitFor();
   await stranger.context.close();

@@ -247,13 +247,7 @@ export interface Privacy {
     epsilon: number;
   }[];
   /** What the reports of all experiments may tell about this device in a period, and have told in the running one. */
-  reports: {
-    spent_epsilon: number;
-    epsilon: number;
-    period_days: number;
-    certainty: number;
-    certainty_limit: number;
-  };
+  reports: { spent_epsilon: number; epsilon: number; period_days: number; certainty: number };
   ledger: { entries: number; head: string; intact: boolean; problem: Reason | null };
   /** What left this device, newest first, by its ledger. */
   history: SentEntry[];
