@@ -19,8 +19,7 @@ after(async () => {
 
 const text = (selector) => page.locator(selector).innerText();
 const chosen = (patch) => page.locator(`tr[data-patch="${patch}"].chosen`);
-const slide = (label, value) =>
-  page.getByRole("slider", { name: label }).fill(String(value));
+const slide = (label, value) => page.getByRole("slider", { name: label }).fill(String(value));
 
 test("the page answers within seconds, on its own samples", async () => {
   const started = Date.now();
@@ -44,17 +43,12 @@ test("nothing leaves the page's own origin", async () => {
 
 test("every file of the page comes with a strict policy, its worker's too", async () => {
   const policies = await page.evaluate(async () => {
-    const own = performance
-      .getEntriesByType("resource")
-      .map(({ name }) => name);
+    const own = performance.getEntriesByType("resource").map(({ name }) => name);
     const urls = [...new Set([location.href.split("#")[0], ...own])].filter(
       (url) => !/\/v1\/events/.test(url),
     );
     return Promise.all(
-      urls.map(async (url) => [
-        url,
-        (await fetch(url)).headers.get("content-security-policy"),
-      ]),
+      urls.map(async (url) => [url, (await fetch(url)).headers.get("content-security-policy")]),
     );
   });
   assert.ok(
@@ -62,11 +56,7 @@ test("every file of the page comes with a strict policy, its worker's too", asyn
     policies.map(([url]) => url).join("\n"),
   );
   for (const [url, policy] of policies) {
-    assert.match(
-      policy ?? "",
-      /default-src 'none'.*frame-ancestors 'none'/,
-      url,
-    );
+    assert.match(policy ?? "", /default-src 'none'.*frame-ancestors 'none'/, url);
     assert.doesNotMatch(policy, /unsafe-inline|'unsafe-eval'|https?:/, url);
   }
 });
@@ -74,10 +64,7 @@ test("every file of the page comes with a strict policy, its worker's too", asyn
 test("noise makes the base model wrong, and the stitched model right", async () => {
   await slide("Noise", 0.3);
   await chosen("noise-reduction").waitFor();
-  await page
-    .locator('tr[data-patch="noise-reduction"] .reason')
-    .getByText(/noise/)
-    .waitFor();
+  await page.locator('tr[data-patch="noise-reduction"] .reason').getByText(/noise/).waitFor();
   let repaired = 0;
   for (let sample = 0; sample < 20 && repaired === 0; sample++) {
     await page.locator("bs-input .strip button").nth(sample).click();
@@ -86,10 +73,7 @@ test("noise makes the base model wrong, and the stitched model right", async () 
       (done) => done,
       "the answer",
     );
-    const [base, stitched] = [
-      await text("#base-answer"),
-      await text("#stitched-answer"),
-    ];
+    const [base, stitched] = [await text("#base-answer"), await text("#stitched-answer")];
     if (base.includes("wrong") && stitched.includes("right")) repaired++;
   }
   assert.ok(repaired > 0, "a sample that noise spoils and the patch repairs");
@@ -99,14 +83,8 @@ test("noise makes the base model wrong, and the stitched model right", async () 
 
 /** Whether the shown answer belongs to this sample: the page writes both in one go. */
 async function settled(sample) {
-  const pressed = await page
-    .locator("bs-input .strip button")
-    .nth(sample)
-    .getAttribute("aria-pressed");
-  return (
-    pressed === "true" &&
-    (await page.evaluate(() => document.querySelector("bs-app").studio.settled))
-  );
+  const pressed = await page.locator("bs-input .strip button").nth(sample).getAttribute("aria-pressed");
+  return pressed === "true" && (await page.evaluate(() => document.querySelector("bs-app").studio.settled));
 }
 
 test("the address brings the same picture back", async () => {
@@ -142,10 +120,7 @@ test("a low cost limit leaves dear patches out, and says so", async () => {
     (n) => n === 0,
     "noise reduction to be too dear",
   );
-  assert.match(
-    await text('tr[data-patch="noise-reduction"] .reason'),
-    /limit|ms/i,
-  );
+  assert.match(await text('tr[data-patch="noise-reduction"] .reason'), /limit|ms/i);
   await slide("Limit", 60);
   await chosen("noise-reduction").waitFor();
 });
@@ -187,8 +162,7 @@ test("contributing takes a yes, and the privacy gauge moves", async () => {
   await page.getByText("Contributing is on").waitFor();
   const kinds = [];
   page.on("request", (request) => {
-    if (request.url().endsWith("/contributions"))
-      kinds.push(request.headers()["content-type"]);
+    if (request.url().endsWith("/contributions")) kinds.push(request.headers()["content-type"]);
   });
   await page.locator("#contribute").click();
   await eventually(
@@ -236,10 +210,7 @@ const kept = () =>
       });
     const database = await settled(indexedDB.open("backstitch", 1));
     const store = database.transaction("state").objectStore("state");
-    const [keys, values] = await Promise.all([
-      settled(store.getAllKeys()),
-      settled(store.getAll()),
-    ]);
+    const [keys, values] = await Promise.all([settled(store.getAllKeys()), settled(store.getAll())]);
     database.close();
     const rows = keys.map((key, i) => [
       key.split("/").slice(2).join("/"),
@@ -247,9 +218,7 @@ const kept = () =>
     ]);
     const files = [];
     for (const name of await caches.keys())
-      files.push(
-        ...(await (await caches.open(name)).keys()).map(({ url }) => url),
-      );
+      files.push(...(await (await caches.open(name)).keys()).map(({ url }) => url));
     return {
       rows: Object.fromEntries(rows),
       files,
@@ -260,11 +229,7 @@ const kept = () =>
 
 test("pausing and forgetting work, and the ledger stays", async () => {
   const before = await kept();
-  assert.ok(
-    before.files.length > 0 &&
-      before.rows.examples &&
-      before.rows.device.includes('"consent":true'),
-  );
+  assert.ok(before.files.length > 0 && before.rows.examples && before.rows.device.includes('"consent":true'));
   await page.getByRole("button", { name: "Pause contributing" }).click();
   await page.getByText("Contributing is off").waitFor();
   await page.getByRole("button", { name: "Forget me" }).click();
@@ -283,22 +248,13 @@ test("pausing and forgetting work, and the ledger stays", async () => {
   const { rows, local, cookies } = await kept();
   // What is left can neither train nor contribute nor tell what somebody did, but for the ledger, which holds the promise.
   const left = Object.keys(rows).filter(
-    (key) =>
-      !/^(device|ledger|catalog|feedback|windows|personal|examples)$/.test(key),
+    (key) => !/^(device|ledger|catalog|feedback|windows|personal|examples)$/.test(key),
   );
-  assert.deepEqual(
-    left,
-    [],
-    "no example, weights, pending contribution, token or checkpoint is left",
-  );
+  assert.deepEqual(left, [], "no example, weights, pending contribution, token or checkpoint is left");
   assert.match(rows.device, /"consent":false/);
   assert.equal(rows.ledger, before.rows.ledger);
   for (const key of ["examples", "personal", "feedback", "windows"])
-    assert.match(
-      rows[key] ?? "",
-      /^(|\{\}|\[\]|.*\[\].*|\{"[a-z_]+":(\{\}|\[\])\})$/,
-      key,
-    );
+    assert.match(rows[key] ?? "", /^(|\{\}|\[\]|.*\[\].*|\{"[a-z_]+":(\{\}|\[\])\})$/, key);
   assert.deepEqual([local, cookies], [0, ""]);
 });
 

@@ -18,9 +18,7 @@ after(async () => {
 });
 
 const champion = () =>
-  page
-    .locator('tbody[data-patch="personal-style"] tr.champion')
-    .getAttribute("data-version");
+  page.locator('tbody[data-patch="personal-style"] tr.champion').getAttribute("data-version");
 
 async function giveReason(text) {
   await page.locator("dialog[open] textarea").fill(text);
@@ -39,11 +37,7 @@ test("rounds move and the ledger grows without a reload", async () => {
   const records = () => page.locator("bs-ledger tr[data-sequence]").count();
   const before = [await champion(), await records()];
   await completeRound(demo.page);
-  await eventually(
-    champion,
-    (now) => Number(now) > Number(before[0]),
-    "the champion's version",
-  );
+  await eventually(champion, (now) => Number(now) > Number(before[0]), "the champion's version");
   await eventually(records, (now) => now > before[1], "ledger records");
   await page
     .locator("bs-ledger")
@@ -62,28 +56,16 @@ test("rounds move and the ledger grows without a reload", async () => {
 
 test("rolling back takes a reason, moves the alias, and clients see it", async () => {
   await completeRound(demo.page);
-  await eventually(
-    champion,
-    (now) => Number(now) > 2,
-    "a version to go back from",
-  );
-  const [from, version] = [
-    Number(await champion()),
-    (await catalog(demo.page)).version,
-  ];
+  await eventually(champion, (now) => Number(now) > 2, "a version to go back from");
+  const [from, version] = [Number(await champion()), (await catalog(demo.page)).version];
   await page.locator("button.rollback").click();
   await giveReason("the tilted pictures got worse");
-  await eventually(
-    champion,
-    (now) => Number(now) === from - 1,
-    "the champion after the rollback",
-  );
+  await eventually(champion, (now) => Number(now) === from - 1, "the champion after the rollback");
   await page.getByText("Who moved what").click();
   await page.getByText("the tilted pictures got worse").waitFor();
   await eventually(
     async () => await catalog(demo.page),
-    (now) =>
-      now.version > version && now.tasks[0].base_versions[0] === from - 1,
+    (now) => now.version > version && now.tasks[0].base_versions[0] === from - 1,
     "the public catalog",
   );
 });
@@ -91,11 +73,7 @@ test("rolling back takes a reason, moves the alias, and clients see it", async (
 test("promoting takes a reason and moves the alias", async () => {
   await page.getByRole("button", { name: "Promote personal-style v1" }).click();
   await giveReason("start over\nfrom the import");
-  await eventually(
-    champion,
-    (now) => now === "1",
-    "the champion after the promotion",
-  );
+  await eventually(champion, (now) => now === "1", "the champion after the promotion");
   await page.getByText("start over from the import").waitFor();
   await picture(page, "console-versions");
 });
@@ -129,12 +107,8 @@ test("a refused action says why and what to do", async () => {
 test("a wrong token asks for another one", async () => {
   const stranger = await openPage(browser);
   await stranger.page.goto(demo.console.replace(/token=.*/, "token=wrong"));
-  await stranger.page
-    .getByText("the bearer token is missing or wrong")
-    .waitFor();
-  await stranger.page
-    .locator('input[name="token"]')
-    .fill(new URL(demo.console).hash.replace("#token=", ""));
+  await stranger.page.getByText("the bearer token is missing or wrong").waitFor();
+  await stranger.page.locator('input[name="token"]').fill(new URL(demo.console).hash.replace("#token=", ""));
   await stranger.page.getByRole("button", { name: "Open the console" }).click();
   await stranger.page.getByText("Privacy ledger").waitFor();
   await stranger.context.close();
