@@ -44,7 +44,7 @@ test("rounds move and the ledger grows without a reload", async () => {
     .getByText(/spent ε \d\.\d\d of\s+4\.00/)
     .waitFor();
   // What was spent ever, what the next release costs, and who is in it how often.
-  const told = await page.locator("bs-ledger").innerText();
+  const told = await page.locator("bs-ledger p").first().innerText();
   assert.match(told, /since the start at most ε \d\.\d\d\s+\(ρ 0\.\d{4}\)/);
   assert.match(
     told,
