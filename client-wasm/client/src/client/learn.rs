@@ -10,6 +10,7 @@ use backstitch_protocol::problem::Code;
 
 use super::adapt::arms;
 use super::run::prepare;
+use super::train::trainable;
 use super::{Adapted, Client, RunOptions};
 use crate::catalog::success;
 use crate::device::Device;
@@ -265,8 +266,6 @@ fn target_of(library: &Library, answer: &Answer) -> Result<Target, Problem> {
 fn counts(live: &Adapted, examples: &Examples) -> ExampleCounts {
     let all = examples.all();
     let held_out = all.iter().filter(|e| e.is_held_out()).count();
-    let trainable =
-        live.slots.iter().filter(|slot| slot.shared.patch.manifest().training.is_some());
     ExampleCounts {
         total: all.len(),
         training: all.len() - held_out,
@@ -275,6 +274,6 @@ fn counts(live: &Adapted, examples: &Examples) -> ExampleCounts {
         bytes: examples.bytes(),
         limit: MAX_EXAMPLES,
         per_label: label_counts(&live.library.catalog.primary.labels, &examples.per_class()),
-        trains: trainable.map(|slot| slot.shared.name.clone()).collect(),
+        trains: trainable(live, None).unwrap_or_default(),
     }
 }

@@ -1,6 +1,6 @@
 //! Trains personal weights and decides whether runs use them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use backstitch_onnx::Digest;
@@ -12,7 +12,7 @@ use futures::lock::MutexGuard;
 use serde::{Deserialize, Serialize};
 
 use super::unlabelled::ENTROPY;
-use super::{Adapted, Cancelled, Client, check_cancelled};
+use super::{Adapted, Cancelled, Client, Slot, check_cancelled};
 use crate::library::Version;
 use crate::personal::Change;
 use crate::port::Port;
@@ -37,7 +37,7 @@ const BREATH_MS: f64 = 8.0;
 pub struct TrainOptions {
     /// Passes over the examples; 10 where left out.
     pub epochs: Option<usize>,
-    /// Trainable patches; all that tasks name where left out.
+    /// Trainable patches; where left out, those that no task trains, or else those of the tasks.
     pub patches: Option<Vec<Name>>,
     /// Decides the order of the examples.
     pub seed: u64,
@@ -295,38 +295,50 @@ pub(super) fn score(
     trainer.score(&examples, weights)
 }
 
-/// The named patches, or all trainable ones that a task of the library names, in stitching order.
-fn trainable(live: &Adapted, named: Option<&[Name]>) -> Result<Vec<Name>, Problem> {
-    let can = |name: &Name| {
-        live.slot(name).is_some_and(|slot| {
-            let manifest = slot.shared.patch.manifest();
-            !manifest.trainable.is_empty() && manifest.training.is_some()
-        })
+/// The named patches, or else this device's own: those that can be trained and that no task trains, where they can be
+/// stitched together; else those of the tasks. In stitching order.
+pub(super) fn trainable(live: &Adapted, named: Option<&[Name]>) -> Result<Vec<Name>, Problem> {
+    let can = |slot: &Slot| {
+        let manifest = slot.shared.patch.manifest();
+        !manifest.trainable.is_empty() && manifest.training.is_some()
     };
-    if let Some(unable) = named.unwrap_or_default().iter().find(|name| !can(name)) {
+    let known = |name: &Name| live.slot(name).is_some_and(can);
+    if let Some(unable) = named.unwrap_or_default().iter().find(|name| !known(name)) {
         return Err(Problem::new(
             Code::PatchUnknown,
             format!("`{unable}` is no patch that can be trained here"),
         ));
     }
     let tasks = &live.library.catalog.tasks;
-    let wanted = |name: &Name| match named {
-        Some(named) => named.contains(name),
-        // What adapts without answers has nothing to learn from examples.
-        None => match tasks.is_empty() {
-            true => live.slot(name).is_some_and(|slot| {
-                slot.shared.patch.manifest().training.as_ref().is_some_and(|t| t.loss != ENTROPY)
-            }),
-            false => tasks.iter().any(|task| task.patches.contains(name)),
-        },
+    let shared = |name: &Name| tasks.iter().any(|task| task.patches.contains(name));
+    let all = || live.slots.iter().filter(|slot| can(slot)).map(|slot| &slot.shared);
+    let chosen: Vec<&Arc<Version>> = match named {
+        Some(named) => all().filter(|version| named.contains(&version.name)).collect(),
+        None => {
+            // What adapts without answers has nothing to learn from examples.
+            let learns = |version: &Version| {
+                version.patch.manifest().training.as_ref().is_some_and(|t| t.loss != ENTROPY)
+            };
+            let own = all().filter(|version| !shared(&version.name) && learns(version));
+            let own: Vec<_> = own.collect();
+            match own.is_empty() || exclude_each_other(&own) {
+                true => all().filter(|version| shared(&version.name)).collect(),
+                false => own,
+            }
+        }
     };
-    let names = live.slots.iter().map(|slot| &slot.shared.name);
-    let names: Vec<Name> = names.filter(|name| wanted(name) && can(name)).cloned().collect();
-    match names.is_empty() {
+    match chosen.is_empty() {
         true => Err(Problem::new(
             Code::NothingToContribute,
-            "this library has no patch that can be trained",
-        )),
-        false => Ok(names),
+            "this library has no patch that this device could train for itself",
+        )
+        .with_hint("name one in `patches`, where the library has some that exclude each other")),
+        false => Ok(chosen.into_iter().map(|version| version.name.clone()).collect()),
     }
+}
+
+/// Whether two of them replace the same tensor.
+fn exclude_each_other(versions: &[&Arc<Version>]) -> bool {
+    let mut replaced = BTreeSet::new();
+    !versions.iter().flat_map(|version| &version.replaces).all(|site| replaced.insert(site))
 }

@@ -14,7 +14,7 @@ pub use comparison::Comparison;
 pub use course::{Course, Header};
 pub use descent::{Descent, Pace};
 pub(crate) use trainer::argmax;
-pub use trainer::{Activation, Score, Trainer};
+pub use trainer::{Activation, Judged, Score, Trainer};
 
 #[cfg(test)]
 mod tests;

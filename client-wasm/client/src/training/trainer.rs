@@ -38,9 +38,11 @@ pub struct Score {
 
 /// One example's loss, and whether its answer is right.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Judged {
-    pub(super) loss: f64,
-    pub(super) right: bool,
+pub struct Judged {
+    /// Its loss.
+    pub loss: f64,
+    /// Whether the largest score is that of its class; for targets that are no classes, never.
+    pub right: bool,
 }
 
 impl Score {
@@ -238,7 +240,7 @@ impl Trainer {
     }
 
     /// The loss and the verdict of each example.
-    pub(super) fn judge(
+    pub fn judge(
         &self,
         examples: &[&Activation],
         weights: &[Vec<f32>],
