@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use backstitch_edge::data::Pictures;
 use backstitch_edge::evaluation::{accuracy, turned};
-use backstitch_edge::node::{Node, NodeOptions, Person};
+use backstitch_edge::node::{Node, NodeOptions};
+use backstitch_edge::person::Person;
 use backstitch_protocol::id::Name;
 use backstitch_server::{Config, Server};
 
@@ -62,7 +63,7 @@ fn learn(server: &str, goal: usize, rounds: u64) -> (f64, f64) {
     let nodes: Vec<Node> = (0..goal as u64 + 10)
         .map(|seed| {
             let node = open();
-            node.teach(&Person::draw(&pool, 30, 0.5, seed).examples(&pool).unwrap()).unwrap();
+            node.teach(Person::draw(&pool, 30, 0.5, seed).unwrap().examples()).unwrap();
             node.consent().unwrap();
             node
         })
@@ -135,7 +136,7 @@ async fn a_node_keeps_its_identity_across_restarts_and_survives_a_lost_server() 
         NodeOptions { folder: Some(home.path().to_owned()), ..options(&running.public_url()) };
     let first = blocking(&device, |device| {
         let (node, pool) = (Node::open(device).unwrap(), pictures("pool"));
-        node.teach(&Person::draw(&pool, 30, 0.5, 5).examples(&pool).unwrap()).unwrap();
+        node.teach(Person::draw(&pool, 30, 0.5, 5).unwrap().examples()).unwrap();
         node.consent().unwrap();
         node.contribute().unwrap()
     })

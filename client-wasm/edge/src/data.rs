@@ -37,6 +37,15 @@ impl Pictures {
         }
     }
 
+    /// The first ones and the rest.
+    pub fn split(mut self, first: usize) -> (Self, Self) {
+        let first = first.min(self.labels.len());
+        let labels = self.labels.split_off(first);
+        let pixels = self.pixels.split_off(first * self.width * self.height);
+        let rest = Self { width: self.width, height: self.height, pixels, labels };
+        (self, rest)
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.labels.len()

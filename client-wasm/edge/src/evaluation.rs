@@ -1,7 +1,6 @@
 //! How good a device's model is on labelled pictures: the primary alone, with the shared patches, with its own.
 
 use backstitch_client::client::{RunOptions, WeightChoice};
-use backstitch_client::input::Input;
 use backstitch_client::selection::Choice;
 use backstitch_protocol::Problem;
 use backstitch_protocol::id::Name;
@@ -10,7 +9,6 @@ use serde::Serialize;
 
 use crate::data::Pictures;
 use crate::node::{Labelled, Node};
-use crate::style::tilted;
 
 /// Shares of right answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -53,10 +51,5 @@ pub fn accuracy(node: &Node, patch: &Name, pictures: &[Labelled]) -> Result<Accu
 
 /// The first `count` pictures, all turned by these degrees.
 pub fn turned(pictures: &Pictures, count: usize, degrees: f64) -> Result<Vec<Labelled>, Problem> {
-    let picture = |index: usize| {
-        let pixels = tilted(&pictures.luminance(index), pictures.width, pictures.height, degrees);
-        let input = Input::tensor(vec![pictures.height, pictures.width], pixels)?;
-        Ok(Labelled { input, class: usize::from(pictures.labels()[index]) })
-    };
-    (0..count.min(pictures.len())).map(picture).collect()
+    (0..count.min(pictures.len())).map(|i| crate::person::turned(pictures, i, degrees)).collect()
 }

@@ -13,8 +13,9 @@ use backstitch_protocol::problem::Code;
 use futures::executor::block_on;
 use serde::Serialize;
 
-use crate::data::Pictures;
-use crate::node::{Node, NodeOptions, Person};
+use crate::node::{Node, NodeOptions};
+use crate::person::Person;
+use crate::population::Population;
 
 /// How long a worker waits before it looks for the next round.
 const POLL: Duration = Duration::from_millis(250);
@@ -29,10 +30,6 @@ pub struct FleetOptions {
     pub node: NodeOptions,
     /// Devices at any time.
     pub clients: usize,
-    /// Pictures of one device, on average; a fifth more or less.
-    pub examples_per_client: usize,
-    /// Concentration of the Dirichlet distribution of labels; smaller is more skewed.
-    pub concentration: f64,
     /// Threads.
     pub parallelism: usize,
     /// Shortest time between two visits of one thread's devices.
@@ -50,8 +47,6 @@ impl Default for FleetOptions {
         Self {
             node: NodeOptions::default(),
             clients: 64,
-            examples_per_client: 50,
-            concentration: 0.5,
             parallelism: 2,
             pace: Duration::ZERO,
             seed: 1,
@@ -69,7 +64,7 @@ pub enum FleetEvent {
     Joined {
         /// The device.
         node: usize,
-        /// Its pictures.
+        /// What it was taught.
         examples: usize,
     },
     /// A device's update was accepted.
@@ -131,19 +126,19 @@ struct Counts {
 /// several threads. Fails where the server cannot be opened at all.
 pub fn run(
     options: &FleetOptions,
-    pictures: &Pictures,
+    population: &Population,
     progress: &(dyn Fn(&FleetEvent) + Sync),
     shutdown: &AtomicBool,
 ) -> Result<FleetReport, Problem> {
-    if pictures.is_empty() || options.clients == 0 {
-        return Err(Problem::new(Code::InputInvalid, "a fleet needs devices and pictures"));
+    if options.clients == 0 {
+        return Err(Problem::new(Code::InputInvalid, "a fleet needs devices"));
     }
     // Opened first and alone: whatever is wrong shows at once, and everything is compiled by one thread.
     let scout = Node::open(&options.node)?;
     let first_round = round_of(&scout);
     let fleet = Fleet {
         options,
-        pictures,
+        population,
         progress,
         shutdown,
         counts: Counts::default(),
@@ -171,7 +166,7 @@ pub fn run(
 
 struct Fleet<'a> {
     options: &'a FleetOptions,
-    pictures: &'a Pictures,
+    population: &'a Population,
     progress: &'a (dyn Fn(&FleetEvent) + Sync),
     shutdown: &'a AtomicBool,
     counts: Counts,
@@ -265,7 +260,7 @@ impl Fleet<'_> {
         }
         let Some((node, person)) = &mut member.device else { return Ok(Visit::Again) };
         let wanted = node.wanted_outcomes()?.min(OUTCOMES_PER_VISIT);
-        node.use_on(&person.everyday(self.pictures, wanted)?)?;
+        node.use_on(&person.everyday(wanted)?)?;
         let result = node.contribute()?;
         let round = result.round;
         let Some(reason) = result.reason else {
@@ -294,14 +289,10 @@ impl Fleet<'_> {
     fn join(&self, number: usize) -> Result<(Node, Person), Problem> {
         let options = NodeOptions { folder: None, ..self.options.node.clone() };
         let node = Node::open(&options)?;
-        let seed = self.options.seed.wrapping_mul(0x9E37_79B9).wrapping_add(number as u64);
-        let average = self.options.examples_per_client.max(1);
-        let spread = average / 5;
-        let count = average - spread + SplitMix::new(seed).below(2 * spread + 1);
-        let mut person = Person::draw(self.pictures, count, self.options.concentration, seed);
-        node.teach(&person.examples(self.pictures)?)?;
+        let person = self.population.client(number, self.options.seed)?;
+        node.teach(person.examples())?;
         node.consent()?;
-        (self.progress)(&FleetEvent::Joined { node: number, examples: count });
+        (self.progress)(&FleetEvent::Joined { node: number, examples: person.examples().len() });
         Ok((node, person))
     }
 

@@ -5,8 +5,10 @@ pub mod data;
 pub mod evaluation;
 pub mod fleet;
 pub mod node;
+pub mod person;
+pub mod population;
 pub mod port;
-mod sampling;
+pub mod sampling;
 mod storage;
 pub mod style;
 

@@ -5,20 +5,12 @@ use std::sync::Arc;
 
 use backstitch_client::client::{Answer, Client, Options};
 use backstitch_client::input::Input;
-use backstitch_client::random::SplitMix;
 use backstitch_client::report::ContributeResult;
 use backstitch_client::workshop::Workshop;
 use backstitch_protocol::Problem;
 use futures::executor::block_on;
 
-use crate::data::Pictures;
 use crate::port::{NativePort, Network};
-use crate::sampling::skewed;
-use crate::style::{Style, noisy, tilted};
-
-/// Share of a device's everyday pictures that are noisy, and how much.
-const NOISY: f64 = 0.5;
-const NOISE_SIGMA: f64 = 0.2;
 
 /// How to open a node.
 #[derive(Clone, Default)]
@@ -37,10 +29,10 @@ pub struct NodeOptions {
     pub workshop: Arc<Workshop>,
 }
 
-/// A picture with its class.
+/// An input with its class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labelled {
-    /// The picture.
+    /// The input.
     pub input: Input,
     /// Its class.
     pub class: usize,
@@ -109,56 +101,5 @@ impl Node {
         let privacy = block_on(self.client.privacy())?;
         let open = privacy.experiments.iter().map(|e| e.window.saturating_sub(e.seen) as usize);
         Ok(open.max().unwrap_or(0))
-    }
-}
-
-/// A simulated person: a mix of classes and a tilt of their own.
-pub struct Person {
-    style: Style,
-    own: Vec<usize>,
-    draws: SplitMix,
-}
-
-impl Person {
-    /// Draws a person with `count` of these pictures, the mix of classes from a symmetric Dirichlet distribution.
-    pub fn draw(pictures: &Pictures, count: usize, concentration: f64, seed: u64) -> Self {
-        let mut draws = SplitMix::new(seed);
-        let style = Style::draw(&mut draws);
-        let own = skewed(pictures.labels(), count, concentration, &mut draws);
-        Self { style, own, draws }
-    }
-
-    /// This person's pictures, in their style.
-    pub fn examples(&mut self, pictures: &Pictures) -> Result<Vec<Labelled>, Problem> {
-        let own = self.own.clone();
-        own.into_iter().map(|index| self.picture(pictures, index, 0.0)).collect()
-    }
-
-    /// Everyday pictures of this person, some of them noisy.
-    pub fn everyday(
-        &mut self,
-        pictures: &Pictures,
-        count: usize,
-    ) -> Result<Vec<Labelled>, Problem> {
-        let mut taken = Vec::with_capacity(count);
-        for _ in 0..count.min(1000) {
-            let index = self.own[self.draws.below(self.own.len())];
-            let sigma = if self.draws.uniform() < NOISY { NOISE_SIGMA } else { 0.0 };
-            taken.push(self.picture(pictures, index, sigma)?);
-        }
-        Ok(taken)
-    }
-
-    fn picture(
-        &mut self,
-        pictures: &Pictures,
-        index: usize,
-        sigma: f64,
-    ) -> Result<Labelled, Problem> {
-        let degrees = self.style.degrees(&mut self.draws);
-        let turned = tilted(&pictures.luminance(index), pictures.width, pictures.height, degrees);
-        let pixels = if sigma > 0.0 { noisy(&turned, sigma, &mut self.draws) } else { turned };
-        let input = Input::tensor(vec![pictures.height, pictures.width], pixels)?;
-        Ok(Labelled { input, class: usize::from(pictures.labels()[index]) })
     }
 }

@@ -3,9 +3,14 @@
 use backstitch_client::random::SplitMix;
 
 /// A standard normal number (Box, Muller 1958).
-pub(crate) fn normal(draws: &mut SplitMix) -> f64 {
+pub fn normal(draws: &mut SplitMix) -> f64 {
     let radius = (-2.0 * (1.0 - draws.uniform()).ln()).sqrt();
     radius * (std::f64::consts::TAU * draws.uniform()).cos()
+}
+
+/// A log-normal number: its logarithm has mean 0 and this deviation.
+pub(crate) fn lognormal(deviation: f64, draws: &mut SplitMix) -> f64 {
+    (deviation * normal(draws)).exp()
 }
 
 /// A Gamma(shape, 1) number (Marsaglia, Tsang 2000; shapes below 1 by their §6).

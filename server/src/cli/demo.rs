@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use backstitch_edge::data::Pictures;
+use backstitch_edge::population::{FILE, Population};
 use backstitch_edge::{FleetOptions, NodeOptions};
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
@@ -19,11 +20,14 @@ use crate::failure::{Failure, Result};
 use crate::registry::{Catalogs, SAMPLES, Source};
 use crate::server::{Running, Server};
 
-/// The embedded library that the simulated devices use.
-const LIBRARY: &str = "fashion";
-
-/// Between two contributions, so that a round takes some ten seconds and an onlooker can follow.
+/// Between two contributions to the first library, so that a round takes some ten seconds and an onlooker can follow.
 const PACE: Duration = Duration::from_millis(150);
+
+/// The same for the other libraries, which must leave the page a core.
+const SLOW_PACE: Duration = Duration::from_millis(600);
+
+/// Between the first devices of one library and those of the next.
+const START: Duration = Duration::from_secs(5);
 
 /// Run everything at once, without configuration, to look at it.
 #[derive(Debug, Args)]
@@ -62,16 +66,12 @@ impl Demo {
         let ended = Arc::new(AtomicBool::new(false));
         let node = NodeOptions {
             server_url: running.public_url(),
-            library: LIBRARY.into(),
             public_key: Some(running.public_key.clone()),
             ..NodeOptions::default()
         };
         let until = Arc::clone(&ended);
-        let devices = tokio::task::spawn_blocking(move || {
-            if let Err(problem) = contribute(node, self.clients, &until) {
-                tracing::warn!(%problem, "there are no simulated devices");
-            }
-        });
+        let devices =
+            tokio::task::spawn_blocking(move || contribute_to_all(&node, self.clients, &until));
         asked_to_stop().await;
         told.abort();
         ended.store(true, Ordering::Relaxed);
@@ -102,20 +102,51 @@ impl Demo {
     }
 }
 
-/// Simulated devices on real pictures that the primary was not trained on, until the demo ends. Each keeps to
-/// its own ledger; when one has contributed as often as it may, a new one takes its place.
-fn contribute(node: NodeOptions, clients: usize, ended: &AtomicBool) -> Result<()> {
-    if clients == 0 {
+/// Simulated devices for every library that says who its clients are, until the demo ends. Each device keeps to its own
+/// ledger; when one has contributed as often as it may, a new one takes its place.
+fn contribute_to_all(node: &NodeOptions, clients: usize, ended: &AtomicBool) {
+    let described = |library: &&'static str| {
+        Source::Embedded(library).read_if_present(FILE).is_ok_and(|file| file.is_some())
+    };
+    let libraries: Vec<&str> = SAMPLES.iter().copied().filter(described).collect();
+    thread::scope(|scope| {
+        for (place, library) in libraries.iter().enumerate() {
+            let pace = if place == 0 { PACE } else { SLOW_PACE };
+            scope.spawn(move || {
+                // One after the other: the page that opens now needs the cores more.
+                wait(START * place as u32, ended);
+                let node = NodeOptions { library: (*library).to_owned(), ..node.clone() };
+                if let Err(problem) = contribute(node, (clients, pace), ended) {
+                    tracing::warn!(%problem, library, "there are no simulated devices");
+                }
+            });
+        }
+    });
+}
+
+/// On real data that the primary was not trained on.
+fn contribute(
+    node: NodeOptions,
+    (clients, pace): (usize, Duration),
+    ended: &AtomicBool,
+) -> Result<()> {
+    if clients == 0 || ended.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let source = Source::Embedded(LIBRARY);
-    let images = source.read("data/pool-images-idx3-ubyte.gz")?;
-    let pictures = Pictures::read(&images, &source.read("data/pool-labels-idx1-ubyte.gz")?)?;
+    let source = Source::parse(&format!("embedded:{}", node.library))?;
+    let population = Population::read(&source.read(FILE)?, &|path| source.read(path))?;
     // One thread, so that the page keeps a core.
-    let options =
-        FleetOptions { node, clients, parallelism: 1, pace: PACE, ..FleetOptions::default() };
+    let options = FleetOptions { node, clients, parallelism: 1, pace, ..FleetOptions::default() };
     // Late devices and such are on the fleet's own log.
-    backstitch_edge::run(&options, &pictures, &|_| {}, ended).map(|_| ())
+    backstitch_edge::run(&options, &population, &|_| {}, ended).map(|_| ())
+}
+
+/// Sleeps in short naps, so that the end is quick.
+fn wait(time: Duration, ended: &AtomicBool) {
+    let until = Instant::now() + time;
+    while Instant::now() < until && !ended.load(Ordering::Relaxed) {
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// On a terminal, a line whenever a new version is published.

@@ -281,9 +281,27 @@ def library():
                 "description": "WordPiece, uncased; of a text of more than 64 tokens the model reads the beginning.",
             },
         },
-        "patches": dataset.DOMAINS,
-        "tasks": [],
+        "patches": [*dataset.DOMAINS, "filmgoers"],
+        "tasks": [task()],
         "samples": "data/samples.json",
+    }
+
+
+def task():
+    """17 numbers at z = 2.54: a round of 11 is as much signal as noise, one of 64 mostly signal."""
+    return {
+        "name": "filmgoers",
+        "patches": ["filmgoers"],
+        "goal": 64,
+        "clip_norm": 0.3,
+        "noise_multiplier": 2.54,
+        "max_participations": 4,
+        "period_days": 30,
+        "min_separation": 1,
+        "epsilon": 4.0,
+        "delta": 1e-6,
+        "server_learning_rate": 1.0,
+        "server_momentum": 0.5,
     }
 
 

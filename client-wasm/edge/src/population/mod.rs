@@ -1,0 +1,202 @@
+//! Clients with data of their own, as a library's `federated.json` describes them: who takes part in its task when it
+//! is simulated, and who is held out to judge.
+
+mod pictures;
+mod recordings;
+mod texts;
+
+use std::borrow::Cow;
+use std::io::Read as _;
+
+use backstitch_protocol::Problem;
+use backstitch_protocol::id::Name;
+use backstitch_protocol::problem::Code;
+use flate2::read::GzDecoder;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::person::Person;
+use pictures::PictureClients;
+use recordings::RecordingClients;
+use texts::TextClients;
+
+/// The file within a library that describes its clients.
+pub const FILE: &str = "federated.json";
+
+/// Most bytes of an unpacked file.
+const UNPACKED: u64 = 256 << 20;
+
+/// Reads a file of the library.
+pub type Files<'a> = dyn Fn(&str) -> Result<Cow<'static, [u8]>, Problem> + 'a;
+
+/// All clients of a library's task.
+pub struct Population {
+    task: Name,
+    unit: String,
+    source: Source,
+}
+
+enum Source {
+    Pictures(PictureClients),
+    Texts(TextClients),
+    Recordings(RecordingClients),
+}
+
+/// The file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    format: u32,
+    task: Name,
+    unit: String,
+    clients: Kind,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Kind {
+    Pictures(pictures::Description),
+    Texts(texts::Description),
+    Recordings(recordings::Description),
+}
+
+impl Population {
+    /// Reads a `federated.json` and what it names.
+    pub fn read(description: &[u8], files: &Files<'_>) -> Result<Self, Problem> {
+        let Description { format, task, unit, clients } =
+            serde_json::from_slice(description).map_err(|e| bad(format!("{FILE}: {e}")))?;
+        if format != 1 {
+            return Err(bad(format!("{FILE}: format {format} is not 1")));
+        }
+        let source = match clients {
+            Kind::Pictures(pictures) => Source::Pictures(PictureClients::read(pictures, files)?),
+            Kind::Texts(texts) => Source::Texts(TextClients::read(&texts, files)?),
+            Kind::Recordings(described) => {
+                Source::Recordings(RecordingClients::read(described, files)?)
+            }
+        };
+        Ok(Self { task, unit, source })
+    }
+
+    /// The task that they train.
+    pub fn task(&self) -> &Name {
+        &self.task
+    }
+
+    /// What one client stands for, in words.
+    pub fn unit(&self) -> &str {
+        &self.unit
+    }
+
+    /// How many clients train; `None` where any number can be drawn.
+    pub fn size(&self) -> Option<usize> {
+        match &self.source {
+            Source::Pictures(pictures) => pictures.len(),
+            Source::Texts(texts) => Some(texts.len()),
+            Source::Recordings(recordings) => Some(recordings.len()),
+        }
+    }
+
+    /// The client of this number with its data; beyond the last one it begins again. The seed decides what is drawn.
+    pub fn client(&self, number: usize, seed: u64) -> Result<Person, Problem> {
+        match &self.source {
+            Source::Pictures(pictures) => pictures.client(number, seed),
+            Source::Texts(texts) => texts.client(number, seed),
+            Source::Recordings(recordings) => recordings.client(number, seed),
+        }
+    }
+
+    /// Clients who never train. Nothing of theirs is in anything that trains.
+    pub fn held_out(&self, seed: u64) -> Result<Vec<Person>, Problem> {
+        match &self.source {
+            Source::Pictures(pictures) => pictures.held_out(seed),
+            Source::Texts(texts) => texts.held_out(seed),
+            Source::Recordings(recordings) => recordings.held_out(seed),
+        }
+    }
+}
+
+/// A generator for one client: apart from all others, and the same for the same seed.
+fn generator(seed: u64, number: usize) -> u64 {
+    seed.wrapping_mul(0x9E37_79B9).wrapping_add(number as u64)
+}
+
+/// Reads gzipped JSON.
+fn unpacked<T: DeserializeOwned>(path: &str, packed: &[u8]) -> Result<T, Problem> {
+    let mut text = Vec::new();
+    let read = GzDecoder::new(packed).take(UNPACKED).read_to_end(&mut text);
+    read.map_err(|e| bad(format!("{path} is not gzip: {e}")))?;
+    serde_json::from_slice(&text).map_err(|e| bad(format!("{path}: {e}")))
+}
+
+fn bad(detail: String) -> Problem {
+    Problem::new(Code::InputInvalid, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn folder(library: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../onnx/models").join(library)
+    }
+
+    fn population(library: &str) -> Population {
+        let folder = folder(library);
+        let description = std::fs::read(folder.join(FILE)).unwrap();
+        let files = |path: &str| Ok(Cow::from(std::fs::read(folder.join(path)).unwrap()));
+        Population::read(&description, &files).unwrap()
+    }
+
+    /// Inputs that stand in both.
+    fn shared(a: &[Person], b: &[Person]) -> usize {
+        let keys = |people: &[Person]| -> BTreeSet<String> {
+            people
+                .iter()
+                .flat_map(Person::examples)
+                .map(|example| format!("{:?}", example.input))
+                .collect()
+        };
+        keys(a).intersection(&keys(b)).count()
+    }
+
+    #[test]
+    fn clients_of_every_library_differ_and_nobody_trains_on_who_judges() {
+        for library in ["fashion", "motion", "sentiment"] {
+            let population = population(library);
+            let count = population.size().unwrap_or(40);
+            assert!(count >= 40, "{library}: {count}");
+            let clients: Vec<Person> =
+                (0..count).map(|number| population.client(number, 1).unwrap()).collect();
+            let held_out = population.held_out(1).unwrap();
+            assert!(held_out.len() >= 10, "{library}");
+            let least = clients.iter().map(|c| c.examples().len()).min().unwrap();
+            assert!(least >= 4, "{library}: a client has {least} examples");
+            assert_eq!(shared(&clients, &held_out), 0, "{library}");
+            assert!(shared(&clients[..1], &clients[1..2]) < 3, "{library}: two are the same");
+            let again = population.client(3, 1).unwrap();
+            assert_eq!(clients[3].examples(), again.examples(), "{library}: not the seed's");
+            if population.size().is_some() {
+                let next = population.client(count + 3, 1).unwrap();
+                assert_eq!(next.examples(), again.examples(), "{library}: not from the start");
+            }
+        }
+    }
+
+    #[test]
+    fn bad_descriptions_are_refused() {
+        let check = |text: &str| {
+            let files = |path: &str| Err(bad(format!("no {path}")));
+            Population::read(text.as_bytes(), &files).err().unwrap().detail().to_owned()
+        };
+        let all =
+            r#"{"format": 1, "task": "t", "unit": "u", "clients": {"kind": "texts", "file": "a"}}"#;
+        assert_eq!(check(all), "no a");
+        assert!(check(&all.replace("1,", "2,")).contains("format 2"));
+        assert!(check(&all.replace("texts", "smells")).contains("smells"));
+        assert!(check(&all.replace("\"file\"", "\"path\"")).contains("path"));
+    }
+}
