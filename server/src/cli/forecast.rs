@@ -66,6 +66,16 @@ struct CohortLine {
     direction_kept_accumulated: f64,
 }
 
+/// The smallest cohort that learns more than noise: z√d, raised by the share of the frame that measures take.
+pub(super) fn smallest_round(z: NoiseMultiplier, parameters: u32, measures: f64) -> u64 {
+    equal(z.value(), parameters, measures).ceil() as u64
+}
+
+/// The cohort at which noise and signal are equal.
+fn equal(z: f64, parameters: u32, measures: f64) -> f64 {
+    z * f64::from(parameters).sqrt() / (1.0 - measures).sqrt()
+}
+
 impl Forecast {
     /// Prints the tables; fails where the goal is too small.
     pub(super) fn run(&self) -> Result<()> {
@@ -169,14 +179,9 @@ impl Forecast {
         Ok(PromiseLine {
             epsilon: epsilon.value(),
             noise_multiplier: z.value(),
-            smallest_round: self.equal(z.value()).ceil() as u64,
+            smallest_round: smallest_round(z, self.parameters, self.measures),
             certainty: certainty(epsilon.value()),
         })
-    }
-
-    /// The cohort at which noise and signal are equal: z√d, raised by what measures take.
-    fn equal(&self, z: f64) -> f64 {
-        z * f64::from(self.parameters).sqrt() / (1.0 - self.measures).sqrt()
     }
 
     fn cohorts(&self, smallest: u64) -> Vec<u64> {
@@ -190,7 +195,7 @@ impl Forecast {
     }
 
     fn cohort(&self, n: u64, z: f64, improvement: f64) -> CohortLine {
-        let noise = self.equal(z) / n as f64;
+        let noise = equal(z, self.parameters, self.measures) / n as f64;
         // The signal of T releases adds up to T, plain noise to √T.
         let accumulated = noise / improvement / f64::from(self.releases).sqrt();
         let kept = |noise: f64| 1.0 / (1.0 + noise * noise).sqrt();

@@ -16,6 +16,7 @@ pub mod onnx;
 mod patch;
 mod privacy;
 mod serve;
+mod simulate;
 
 use std::error::Error as StdError;
 use std::io::IsTerminal as _;
@@ -54,6 +55,8 @@ enum Command {
     Privacy(privacy::PrivacyCommand),
     /// Attack a release of a server of its own through HTTP, and hold what it tells to what is promised.
     Audit(audit::Audit),
+    /// Train a library's task by simulated clients, and judge every version on clients that never train.
+    Simulate(simulate::Simulate),
     /// The key that signs catalogs.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -110,6 +113,7 @@ fn run(command: Command) -> std::result::Result<(), Box<dyn StdError>> {
         Command::Experiment(experiment) => in_runtime(experiment.run()),
         Command::Privacy(privacy) => in_runtime(privacy.run()),
         Command::Audit(audit) => in_runtime(audit.run()),
+        Command::Simulate(simulate) => in_runtime(simulate.run()),
         Command::Keys(keys) => Ok(keys.run()?),
         Command::Onnx(onnx) => onnx::run(onnx),
         Command::Patch(patch) => patch::run(patch),

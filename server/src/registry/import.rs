@@ -13,13 +13,14 @@ use serde_json::Value;
 use sqlx::Row as _;
 
 use super::alias::{self, CANDIDATE, CHAMPION, Evidence};
-use super::descriptor::{HeldOut, LibraryDescriptor};
+use super::descriptor::{HeldOut, LibraryDescriptor, TaskDescriptor};
 use super::source::Source;
 use super::version::{self, PatchVersion};
 use crate::blob::Blobs;
 use crate::failure::{Failure, Result};
 use crate::round::Examples;
 use crate::store::{Connection, Store, commit};
+use crate::task::TaskId;
 
 /// What an import did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,19 @@ pub async fn import(store: &Store, blobs: &Blobs, source: &Source, now: u64) -> 
     let versions = enter(&mut writing, checked, now).await?;
     commit(writing).await?;
     Ok(versions)
+}
+
+/// Replaces the terms of an imported task, before its first round: a simulation tries others than its library says.
+pub(crate) async fn set_terms(store: &Store, task: &TaskId, terms: &TaskDescriptor) -> Result<()> {
+    let mut writing = store.write().await?;
+    sqlx::query("UPDATE tasks SET descriptor = ? WHERE library = ? AND task = ?")
+        .bind(serde_json::to_string(terms).while_doing("writing a task")?)
+        .bind(task.library.as_str())
+        .bind(task.name.as_str())
+        .execute(&mut *writing)
+        .await
+        .while_doing("writing a task")?;
+    commit(writing).await
 }
 
 async fn read(blobs: &Blobs, source: &Source, now: u64) -> Result<Checked> {

@@ -12,6 +12,7 @@ pub(crate) mod version;
 pub use catalog::{Catalogs, Issued, News};
 pub(crate) use catalog::{base, libraries};
 pub use descriptor::{HeldOut, LibraryDescriptor, PrimaryDescriptor, TaskDescriptor};
+pub(crate) use import::set_terms;
 pub use import::{Imported, import};
 pub use key::{Keys, RELEASE_DAYS, Signer, certify, create_root, public, read_root};
 pub(crate) use secret::{private_folder, random_bytes, replace, seed, token};

@@ -31,13 +31,31 @@ pub struct NoiseSource(mpsc::Sender<Order>);
 impl NoiseSource {
     /// Starts the thread.
     pub fn start() -> Result<Self> {
+        Self::on_a_thread(gaussian)
+    }
+
+    /// Noise by a function of values and σ, for simulations that must come out the same again: whoever can repeat
+    /// noise can take it away, so nothing that leaves the machine may be made with it.
+    pub(crate) fn of(
+        mut draw: impl FnMut(Vec<i64>, f64) -> Vec<i64> + Send + 'static,
+    ) -> Result<Self> {
+        Self::on_a_thread(move |values, sensitivity, z, _| {
+            Ok(draw(values, z.value() * sensitivity))
+        })
+    }
+
+    fn on_a_thread(
+        mut draw: impl FnMut(Vec<i64>, f64, NoiseMultiplier, RhoQuanta) -> Result<Vec<i64>>
+        + Send
+        + 'static,
+    ) -> Result<Self> {
         let (sender, orders) = mpsc::channel::<Order>();
         thread::Builder::new()
             .name("backstitch-noise".into())
             .spawn(move || {
                 for order in orders {
                     let Order { values, sensitivity, noise_multiplier, charged, reply } = order;
-                    let noised = gaussian(values, sensitivity, noise_multiplier, charged);
+                    let noised = draw(values, sensitivity, noise_multiplier, charged);
                     // A dropped receiver means that the round was given up; the noise must not be reused.
                     drop(reply.send(noised));
                 }
