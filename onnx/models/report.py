@@ -80,8 +80,8 @@ def choice():
     """Automatic choice of four patches of `fashion`, against the best single one."""
     yield "### Automatic choice in `fashion`\n"
     yield "Accuracy on the whole test set. Won back is the share of what the condition cost; the last column is automatic minus the best single choice.\n"
-    rows = read(FOLDER / "fashion" / "make" / "added-choice.json")["rows"]
-    patches = ["noise-reduction", "low-contrast", "sharpening", "rotation"]
+    rows = read(FOLDER / "fashion" / "make" / "automatic-choice.json")["rows"]
+    patches = ["noise-reduction", "sharpening", "low-contrast", "rotation"]
     clean = rows[0]["none"]
     yield "| condition | none | " + " | ".join(patches) + " | automatic | won back | against the best |"
     yield "| --- | " + "--- | " * (len(patches) + 4)
@@ -116,7 +116,7 @@ def main():
         print("\n".join(library(folder)))
         if (folder / "make" / "simulated.json").exists():
             print("\n".join(federated(folder)))
-        if folder.name == "fashion" and (folder / "make" / "added-choice.json").exists():
+        if folder.name == "fashion":
             print("\n".join(choice()))
         if folder.name == "fashion-compact":
             print("\n".join(compact()))

@@ -31,12 +31,14 @@ pub(crate) fn library(folder: &Path, goal: u32, noise_multiplier: f64, epsilon: 
         std::fs::copy(fashion().join(path), to).unwrap();
     };
     copy("primary.onnx");
+    copy("probes/gains.onnx");
     for file in ["samples.json", "held-out-inputs.npy", "held-out-targets.npy"] {
         copy(&format!("data/{file}"));
     }
-    for patch in ["noise-reduction", "low-contrast", PATCH] {
-        for file in std::fs::read_dir(fashion().join("patches").join(patch)).unwrap() {
-            copy(&format!("patches/{patch}/{}", file.unwrap().file_name().to_string_lossy()));
+    for patch in std::fs::read_dir(fashion().join("patches")).unwrap().map(Result::unwrap) {
+        let name = patch.file_name().to_string_lossy().into_owned();
+        for file in std::fs::read_dir(patch.path()).unwrap() {
+            copy(&format!("patches/{name}/{}", file.unwrap().file_name().to_string_lossy()));
         }
     }
     let text = std::fs::read(fashion().join("library.json")).unwrap();

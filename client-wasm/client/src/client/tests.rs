@@ -114,6 +114,15 @@ impl Server {
             offline: false,
         };
         server.catalog.primary.model = server.blob(&files().bytes);
+        let chooser = std::fs::read(Fashion::folder().join("probes/gains.onnx")).unwrap();
+        let features = ["noise-reduction", "sharpening", "low-contrast", "rotation"];
+        let gains = ProbeEntry {
+            name: name("gains"),
+            site: "image".to_owned(),
+            model: server.blob(&chooser),
+            features: features.map(|patch| format!("probe.{patch}")).into(),
+        };
+        server.catalog.primary.probes.push(gains);
         for (patch, (manifest, graph)) in files().patches.iter().zip(&files().parts) {
             let entry = PatchEntry {
                 name: name(&patch.manifest().name),

@@ -26,7 +26,7 @@ def main():
 
 
 def graphs():
-    for path in [FOLDER / "primary.onnx", *sorted(FOLDER.glob("patches/*/patch.onnx"))]:
+    for path in [FOLDER / "primary.onnx", *sorted(FOLDER.glob("p*/*/patch.onnx")), *FOLDER.glob("probes/*.onnx")]:
         onnx.checker.check_model(onnx.load(path), full_check=True)
 
 

@@ -158,6 +158,25 @@ def compact(weights):
     return g.model({"image": IMAGE}, {"logits": ["N", 10]}, "A small Fashion-MNIST classifier: image [N,1,28,28] in 0..1 to logits [N,10].")
 
 
+def gains_probe(weights, features):
+    """What each image patch is expected to win; see choose.Probe."""
+    g = Graph("gains")
+    convolve = lambda x, name, output: g.node(
+        "Conv", [x, g.constant(name + ".weight", weights[name + ".weight"]), g.constant(name + ".bias", weights[name + ".bias"])], output,
+        kernel_shape=[3, 3], pads=[1] * 4, strides=[2, 2])
+    summary = []
+    x = "image"
+    for name in ("first", "second"):
+        x = g.node("Relu", [convolve(x, name, name + ".conv")], name)
+        summary.append(g.node("GlobalAveragePool", [x], name + ".mean"))
+        squares = g.node("GlobalAveragePool", [g.node("Mul", [x, x], name + ".squared")], name + ".power")
+        summary.append(g.node("Sqrt", [squares], name + ".rms"))
+    joined = g.node("Flatten", [g.node("Concat", summary, "summary", axis=1)], "row", axis=1)
+    root = g.node("Gemm", [joined, g.constant("head.weight", weights["head.weight"]), g.constant("head.bias", weights["head.bias"])], "roots", transB=1)
+    g.node("Mul", [root, g.node("Abs", [root], "size")], "gains")
+    return g.model({"image": IMAGE}, {"gains": ["N", len(features)]}, "Picture [N,1,28,28] to the accuracy that each of " + ", ".join(features) + " is expected to win.")
+
+
 def confidence_probe():
     """What the compact model's logits tell about its answer: the largest softmax, and the entropy in nats."""
     g = Graph("confidence")

@@ -3,8 +3,8 @@
     python3 make/train.py --data /usr/share/datasets/fashion-mnist
 
 About 35 minutes on one core. `--cache DIR` keeps the trained networks there, and uses them when they exist.
-`--only added` makes sharpening and rotation alone, and `--only compact` the library `fashion-compact` beside this one,
-both for the committed primary; `--only choice` keeps the compact primary too and makes its probe and selector.
+`--only compact` makes the library `fashion-compact` beside this one, for the committed primary; `--only choice` keeps all
+models and makes the probes and selectors of both libraries.
 """
 
 import argparse
@@ -12,14 +12,12 @@ import hashlib
 import json
 import shutil
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-import added
-import analysis
+import choose
 import compact as compact_model
 import deblur
 import denoiser
@@ -39,19 +37,43 @@ TEST_SEED = 2024
 POOL_SEED = 11
 LICENCE = "MIT OR Apache-2.0"
 PICTURE = {"dtype": "float32", "shape": ["N", 1, 28, 28]}
-FIT_IMAGES = 2500  # of the pool, for the selectors of sharpening and rotation
-ADDED_SLICES = {
+FIT_IMAGES = 2500  # of the pool, for the probe that chooses
+SLICES = {
+    "noise-reduction": {"clean": "clean", "noise 0.1": "noise sigma 0.1", "noise 0.3": "noise sigma 0.3"},
     "sharpening": {"clean": "clean", "blur 1": "blur sigma 1", "blur 1.5": "blur sigma 1.5", "blur 2": "blur sigma 2", "noise 0.3": "noise sigma 0.3"},
+    "low-contrast": {"clean": "clean", "contrast 0.5": "contrast 0.5", "contrast 0.3": "contrast 0.3"},
     "rotation": {"clean": "clean", "tilt 15": "turned by 15 degrees", "tilt 25": "turned by 25 degrees", "tilt -25": "turned by -25 degrees", "tilt 35": "turned by 35 degrees"},
 }
-SLICES = {"clean": "clean", "noise 0.1": "noise sigma 0.1", "noise 0.3": "noise sigma 0.3", "contrast 0.5": "contrast 0.5", "contrast 0.3": "contrast 0.3"}
+AT_IMAGE = [{"mode": "series", "inputs": {"x": "image"}, "output": {"y": "image"}}]
+IMAGE_IO = {"inputs": {"x": PICTURE}, "outputs": {"y": PICTURE}, "preprocessing": "Grey pixels in 0..1, as the primary takes them."}
+# name -> what it does, attachments, formats, how it was made.
+IMAGE_PATCHES = {
+    "noise-reduction": (
+        "Removes sensor noise before classification.", AT_IMAGE, IMAGE_IO,
+        {"method": "A residual convolutional denoiser, trained through the frozen primary (cross-entropy and squared error) on Gaussian noise of sigma 0 to 0.45, clipped to 0..1.", "seed": denoiser.SEED},
+    ),
+    "sharpening": (
+        "Sharpens pictures that are out of focus before classification.", AT_IMAGE, IMAGE_IO,
+        {"method": "A residual convolutional network, trained through the frozen primary (cross-entropy and squared error) on Gaussian blur of sigma 0.4 to 2.2 pixels, a quarter of the pictures sharp.", "seed": deblur.SEED},
+    ),
+    "low-contrast": (
+        "Stretches flat pictures to the whole range of brightness before classification.", AT_IMAGE, IMAGE_IO,
+        {"data": "None for the patch; selector fitted on the last 10,000 training images of Fashion-MNIST", "method": "Written by hand, nothing is trained: (x - darkest) / max(brightest - darkest, 0.05), both from a slightly smoothed copy, clipped to 0..1; a picture that uses the whole range already passes unchanged."},
+    ),
+    "rotation": (
+        "Replaces the middle of the model by one that knows turned pictures.",
+        [{"mode": "replace", "inputs": {"stem": "stem.pooled"}, "output": {"block2": "block2"}}],
+        {"inputs": {"stem": {"dtype": "float32", "shape": ["N", 16, 14, 14]}}, "outputs": {"block2": {"dtype": "float32", "shape": ["N", 64, 7, 7]}}, "preprocessing": "None: it reads the primary's own activations."},
+        {"method": "The primary's own layers from stem.pooled to block2, trained on from their weights on pictures turned by -45 to 45 degrees, a fifth of them straight; what comes before and after stays frozen.", "seed": turned.SEED},
+    ),
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder with the four idx files of Fashion-MNIST")
     parser.add_argument("--cache", type=Path, help="folder for the trained networks")
-    parser.add_argument("--only", choices=["added", "compact", "choice"], help="make this part alone")
+    parser.add_argument("--only", choices=["compact", "choice"], help="make this part alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.time()
@@ -61,8 +83,11 @@ def main():
     if options.only:
         primary = (FOLDER / "primary.onnx").read_bytes()
         frozen = primary_model.FrozenNet(primary_model.weights_of(primary))
-        parts = {"added": added_patches, "compact": compact_library, "choice": partial(compact_library, only_choice=True)}
-        parts[options.only](data, primary, frozen, options.cache, log)
+        if options.only == "choice":
+            committed = {name: (FOLDER / "patches" / name / "patch.onnx").read_bytes() for name in choose.ORDER}
+            image_patches(data, primary, committed, log)
+            write_library()
+        compact_library(data, primary, frozen, options.cache, log, only_choice=options.only == "choice")
         return
 
     weights = cached(options.cache, "primary.pt", lambda: primary_model.train(data, log=log))
@@ -73,9 +98,10 @@ def main():
 
     noise_weights = cached(options.cache, "denoiser.pt", lambda: denoiser.train(data, frozen, log=log))
     noise, contrast = graphs.noise_reduction(noise_weights, denoiser.IMMERKAER.numpy()), graphs.low_contrast(denoiser.SMALLEST_RANGE)
-    image_patches(data, primary, noise, contrast, log)
+    sharp = graphs.sharpening(cached(options.cache, "deblur.pt", lambda: deblur.train(data, frozen, log=log)))
+    turn = graphs.rotation(cached(options.cache, "rotation.pt", lambda: turned.train(data, frozen, log=log)))
+    image_patches(data, primary, {"noise-reduction": noise, "sharpening": sharp, "low-contrast": contrast, "rotation": turn}, log)
     point, bridge = personal_style(data, primary, frozen, log)
-    added_patches(data, primary, frozen, options.cache, log)
     compact_library(data, primary, frozen, options.cache, log)
 
     write_library()
@@ -98,77 +124,30 @@ def cached(folder, name, make):
     return value
 
 
-def image_patches(data, primary, noise, contrast, log):
-    """Selectors from the pool, accuracies from the test set, both manifests, make/automatic-choice.json."""
-    sessions = [graphs.Session(m) for m in (primary, noise, contrast)]
-    measured = lambda part, seed: {
-        name: selection.Measured(selection.condition(part[0], name, seed), part[1], *sessions) for name in selection.CONDITIONS
-    }
-    noise_selector, contrast_selector = selection.fit(measured(data.pool, POOL_SEED))
-    log(f"selectors: {json.dumps([noise_selector, contrast_selector])}")
-    test = measured(data.test, TEST_SEED)
-    table = []
-    for name, m in test.items():
-        chosen = [selection.applies(s, m.features) for s in (noise_selector, contrast_selector)]
-        row = {choice: round(float(m.right[choice].mean()), 4) for choice in m.CHOICES}
-        row |= {"automatic": round(float(m.chosen(*chosen).mean()), 4)}
-        row |= {"share noise-reduction": round(float(chosen[0].mean()), 4), "share low-contrast": round(float(chosen[1].mean()), 4)}
-        table.append({"condition": name} | row)
-        log(json.dumps(table[-1]))
-    write_json(FOLDER / "make" / "automatic-choice.json", {"format": 1, "data": TEST, "metric": "accuracy", "rows": table})
-
-    rows = lambda patch: [measures.row(TEST, SLICES[k], test[k].right["none"], test[k].right[patch]) for k in SLICES]
-    io = {"inputs": {"x": PICTURE}, "outputs": {"y": PICTURE}, "preprocessing": "Grey pixels in 0..1, as the primary takes them."}
-    at_image = [{"mode": "series", "inputs": {"x": "image"}, "output": {"y": "image"}}]
-    write_patch(
-        "noise-reduction", "Removes sensor noise before classification.", primary, noise, at_image, noise_selector, io, rows("noise-reduction"),
-        {"method": "A residual convolutional denoiser, trained through the frozen primary (cross-entropy and squared error) on Gaussian noise of sigma 0 to 0.45, clipped to 0..1.", "seed": denoiser.SEED},
-    )
-    write_patch(
-        "low-contrast", "Stretches flat pictures to the whole range of brightness before classification.", primary, contrast, at_image, contrast_selector, io, rows("low-contrast"),
-        {"data": "None for the patch; selector fitted on the last 10,000 training images of Fashion-MNIST", "method": "Written by hand, nothing is trained: (x - darkest) / max(brightest - darkest, 0.05), both from a slightly smoothed copy, clipped to 0..1; a picture that uses the whole range already passes unchanged."},
-    )
-
-
-def added_patches(data, primary, frozen, cache, log):
-    """Sharpening and rotation: graphs, selectors from the pool, accuracies from the test set, make/added-choice.json."""
-    sharp = graphs.sharpening(cached(cache, "deblur.pt", lambda: deblur.train(data, frozen, log=log)))
-    turn = graphs.rotation(cached(cache, "rotation.pt", lambda: turned.train(data, frozen, log=log)))
-    committed = {name: (FOLDER / "patches" / name / "patch.onnx").read_bytes() for name in ("noise-reduction", "low-contrast")}
-    sessions = {name: graphs.Session(m) for name, m in (committed | {"sharpening": sharp, "rotation": turn}).items()}
+def image_patches(data, primary, patches, log):
+    """The probe that chooses among them, from the pool; accuracies from the test set; four manifests, make/automatic-choice.json."""
+    sessions = {name: graphs.Session(model) for name, model in patches.items()}
     middle = graphs.Session(graphs.part(primary, ["image"], ["stem.pooled"])), graphs.Session(graphs.part(primary, ["block2"], ["logits"]))
-    run = added.runner(graphs.Session(primary), middle, sessions)
-    before = {name: json.loads((FOLDER / "patches" / name / "patch.json").read_text())["selector"] for name in committed}
+    run = choose.runner(graphs.Session(primary), middle, sessions)
     images, labels = (tensor[:FIT_IMAGES] for tensor in data.pool)
-    measured = {name: added.Measured(added.condition(images, name, POOL_SEED), labels, run) for name in added.CONDITIONS}
-    fitted = added.fit(measured, before)
-    log(f"selectors: {json.dumps(fitted)}")
-    table, rows = [], {"sharpening": [], "rotation": []}
-    for name in added.MEASURED:
-        m = added.Measured(added.condition(data.test[0], name, TEST_SEED), data.test[1], run)
-        chosen = {patch: selection.applies(s, m.features) for patch, s in (before | fitted).items()}
-        row = {"condition": name, "none": m.right(()).mean()}
-        row |= {patch: m.right((patch,)).mean() for patch in added.ORDER}
-        row |= {"automatic": m.chosen(chosen).mean()} | {f"share {patch}": c.mean() for patch, c in chosen.items()}
-        table.append({k: v if isinstance(v, str) else round(float(v), 4) for k, v in row.items()})
+    probe = graphs.gains_probe(choose.train(images, labels, run, POOL_SEED, log), choose.FEATURES)
+    (FOLDER / "probes").mkdir(exist_ok=True)
+    (FOLDER / "probes" / "gains.onnx").write_bytes(probe)
+    gains, table, rows = graphs.Session(probe), [], {name: [] for name in choose.ORDER}
+    for name in choose.MEASURED:
+        answers = choose.Answers(choose.condition(data.test[0], name, TEST_SEED), data.test[1], run)
+        wanted = gains(image=answers.pixels) > choose.MARGIN
+        row = {"none": answers.right(()).mean()} | {patch: answers.right((patch,)).mean() for patch in choose.ORDER}
+        row |= {"automatic": answers.chosen(wanted).mean()} | {f"share {p}": share for p, share in zip(choose.ORDER, wanted.mean(0))}
+        table.append({"condition": name} | {key: round(float(value), 4) for key, value in row.items()})
         log(json.dumps(table[-1]))
-        for patch in rows:
-            if name in ADDED_SLICES[patch]:
-                rows[patch].append(measures.row(TEST, ADDED_SLICES[patch][name], m.right(()), m.right((patch,))))
-    write_json(FOLDER / "make" / "added-choice.json", {"format": 1, "data": TEST, "metric": "accuracy", "rows": table})
-    write_patch(
-        "sharpening", "Sharpens pictures that are out of focus before classification.", primary, sharp,
-        [{"mode": "series", "inputs": {"x": "image"}, "output": {"y": "image"}}], fitted["sharpening"],
-        {"inputs": {"x": PICTURE}, "outputs": {"y": PICTURE}, "preprocessing": "Grey pixels in 0..1, as the primary takes them."}, rows["sharpening"],
-        {"method": "A residual convolutional network, trained through the frozen primary (cross-entropy and squared error) on Gaussian blur of sigma 0.4 to 2.2 pixels, a quarter of the pictures sharp.", "seed": deblur.SEED},
-    )
-    write_patch(
-        "rotation", "Replaces the middle of the model by one that knows turned pictures.", primary, turn,
-        [{"mode": "replace", "inputs": {"stem": "stem.pooled"}, "output": {"block2": "block2"}}], fitted["rotation"],
-        {"inputs": {"stem": {"dtype": "float32", "shape": ["N", 16, 14, 14]}}, "outputs": {"block2": {"dtype": "float32", "shape": ["N", 64, 7, 7]}}, "preprocessing": "None: it reads the primary's own activations."},
-        rows["rotation"],
-        {"method": "The primary's own layers from stem.pooled to block2, trained on from their weights on pictures turned by -45 to 45 degrees, a fifth of them straight; what comes before and after stays frozen.", "seed": turned.SEED},
-    )
+        for patch in choose.ORDER:
+            if name in SLICES[patch]:
+                rows[patch].append(measures.row(TEST, SLICES[patch][name], answers.right(()), answers.right((patch,))))
+    write_json(FOLDER / "make" / "automatic-choice.json", {"format": 1, "data": TEST, "metric": "accuracy", "rows": table})
+    for patch in choose.ORDER:
+        function, attachments, io, provenance = IMAGE_PATCHES[patch]
+        write_patch(patch, function, primary, patches[patch], attachments, choose.selector(patch), io, rows[patch], provenance)
 
 
 def compact_library(data, primary, frozen, cache, log, only_choice=False):
@@ -295,6 +274,7 @@ def write_library():
                 "width": 28, "height": 28, "channels": 1, "scale": 1 / 255,
                 "description": "Luminance, the piece of clothing bright on black, fitted into 28x28 pixels, bytes times scale: 0..1.",
             },
+            "probes": [{"name": "gains", "site": choose.SITE, "file": "probes/gains.onnx", "features": choose.FEATURES}],
         },
         "patches": ["noise-reduction", "sharpening", "low-contrast", "rotation", "personal-style"],
         "tasks": [{

@@ -49,7 +49,7 @@ pub(super) struct Primary {
     pub(super) labels: Vec<String>,
     /// Set where the input is a picture.
     pub(super) picture: Option<Picture>,
-    /// Set where the library has probes.
+    /// Set where they were asked for and the library has some.
     pub(super) probed: Option<Probed>,
 }
 
@@ -74,8 +74,6 @@ impl PrimaryArgs {
             _ => output.clone(),
         };
         let model = with_output(model, &output)?;
-        let probed =
-            Probed::read(&self.primary, library.as_ref(), (&model, digest), (&input, &output))?;
         let shapes = infer(&model, &Dims::new())?;
         let shape = shapes.get(&input).map(|(_, shape)| shape.clone()).unwrap_or_default();
         let described = library.as_ref().map(|l| l.primary.preprocessing.clone());
@@ -92,8 +90,17 @@ impl PrimaryArgs {
             shapes,
             labels,
             picture,
-            probed,
+            probed: None,
         })
+    }
+
+    /// The same with the probes of its library, which selectors may ask.
+    pub(super) fn read_with_probes(&self) -> Outcome<Primary> {
+        let mut primary = self.read()?;
+        if let Some(library) = library_of(&self.primary)? {
+            primary.probed = Probed::read(&self.primary, &library, &primary)?;
+        }
+        Ok(primary)
     }
 
     /// Size, channels and layout are the input's, the rest is the library's or what `--preprocessing` says.

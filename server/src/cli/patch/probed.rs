@@ -5,9 +5,10 @@ use std::path::Path;
 use backstitch_client::analysis::FeatureVector;
 use backstitch_client::probe::Probes;
 use backstitch_client::session::Session;
-use backstitch_onnx::{Digest, Model};
+use backstitch_onnx::Digest;
 use backstitch_protocol::catalog::{Blob, ProbeEntry};
 
+use super::primary::Primary;
 use crate::cli::files::{self, Outcome};
 use crate::registry::LibraryDescriptor;
 
@@ -20,24 +21,24 @@ pub(super) struct Probed {
 impl Probed {
     /// `None` where the library has no probe. Files lie beside the primary.
     pub(super) fn read(
-        primary: &Path,
-        library: Option<&LibraryDescriptor>,
-        (model, digest): (&Model, Digest),
-        (input, output): (&str, &str),
+        path: &Path,
+        library: &LibraryDescriptor,
+        primary: &Primary,
     ) -> Outcome<Option<Self>> {
-        let Some(library) = library.filter(|library| !library.primary.probes.is_empty()) else {
+        if library.primary.probes.is_empty() {
             return Ok(None);
-        };
+        }
         let mut entries = Vec::new();
         for probe in &library.primary.probes {
-            let bytes = files::read(&primary.with_file_name(&probe.file))?;
+            let bytes = files::read(&path.with_file_name(&probe.file))?;
             let model = Blob { digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
             let (name, site) = (probe.name.clone(), probe.site.clone());
             entries
                 .push((ProbeEntry { name, site, model, features: probe.features.clone() }, bytes));
         }
         let sites = entries.iter().map(|(entry, _)| entry.site.clone()).collect();
-        let session = Session::compile(model.clone(), digest, input, output, &sites)?;
+        let Primary { model, digest, input, output, .. } = primary;
+        let session = Session::compile(model.clone(), *digest, input, output, &sites)?;
         let probes = Probes::compile(&session, &entries)?;
         Ok(Some(Self { session, probes }))
     }
