@@ -159,7 +159,7 @@ pub fn select(
     let price = limit.gain_per_ms.unwrap_or(0.0);
     let judged: Vec<Judged> = candidates.iter().map(|c| Judged::of(features, c, price)).collect();
     match choice {
-        Choice::Auto => Ok(automatic(candidates, judged, limit, primary_ms)),
+        Choice::Auto => Ok(automatic(features, candidates, judged, limit, primary_ms)),
         Choice::None => Ok(named(candidates, judged, &[])),
         Choice::Named(names) => {
             check_named(candidates, names)?;
@@ -213,6 +213,7 @@ impl Judged {
 }
 
 fn automatic(
+    features: &FeatureVector,
     candidates: &[Candidate<'_>],
     judged: Vec<Judged>,
     limit: &CostLimit,
@@ -243,7 +244,7 @@ fn automatic(
         let (code, reason) = match chosen & (1 << index) != 0 {
             true => (
                 ReasonCode::Chosen,
-                reason::chosen(&candidates[index], &judged.requirements, judged.gain),
+                reason::chosen(&candidates[index], &judged.requirements, judged.gain, features),
             ),
             false => reason::competed(candidates, index, chosen, limit, primary_ms),
         };

@@ -55,16 +55,24 @@ pub(super) fn refusal(
     })
 }
 
-/// Why a candidate is in the best set.
+/// Why a candidate is in the best set: the requirements that it meets or, where it has none, what speaks for it most.
 pub(super) fn chosen(
     candidate: &Candidate<'_>,
     requirements: &[Checked],
     gain: Option<f64>,
+    features: &FeatureVector,
 ) -> String {
-    let found: Vec<String> = requirements
+    let mut found: Vec<String> = requirements
         .iter()
         .filter_map(|r| r.value.map(|value| format!("{} is {}", r.feature, number(value))))
         .collect();
+    if found.is_empty() {
+        let weights = candidate.selector.gain.weights.iter();
+        let terms =
+            weights.filter_map(|(name, weight)| Some((name, features.value(name)?, weight)));
+        let most = terms.max_by(|a, b| (a.1 * a.2).total_cmp(&(b.1 * b.2)));
+        found.extend(most.map(|(name, value, _)| format!("{name} is {}", number(value))));
+    }
     let cause = if found.is_empty() { String::new() } else { format!("{}: ", found.join(", ")) };
     let gain = number(gain.unwrap_or_default());
     let corrected = corrected(candidate.correction);
