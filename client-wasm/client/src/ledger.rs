@@ -205,7 +205,9 @@ impl Ledger {
                 task.period_days,
                 task.max_participations
             );
-            let frees = recent[0].at + u64::from(task.period_days) * DAY_SECONDS;
+            // A catalog may allow none at all.
+            let oldest = recent.first().map_or(now, |entry| entry.at);
+            let frees = oldest.saturating_add(u64::from(task.period_days) * DAY_SECONDS);
             let days = frees.saturating_sub(now).div_ceil(DAY_SECONDS);
             return limit(what, format!("it may contribute again in {days} days"));
         }
