@@ -81,6 +81,29 @@ test("nothing is asked of an empty sentence, and ten thousand words do no harm",
   assert.deepEqual(refused, ["input_invalid", "input_invalid", "input_invalid", "positive"]);
 });
 
+test("a recording is played through a stream, with an answer for each part of it", async () => {
+  await page.getByRole("link", { name: "Motion" }).click();
+  await page.getByText("Running here").waitFor();
+  await page.locator("#stitched-answer strong").waitFor();
+  const watch = () =>
+    page.evaluate(() => {
+      const { staged, result } = document.querySelector("bs-app").studio;
+      return { start: staged.start, output: result.output.join(), length: result.features["series.length"] };
+    });
+  await page.locator("#play").click();
+  const seen = [];
+  await eventually(watch, (now) => (seen.push(now), now.start >= 60), "the recording to play");
+  assert.ok(new Set(seen.map(({ output }) => output)).size > 2, "answers follow the recording");
+  assert.ok(seen.every(({ length }) => length === 128));
+  await page.getByRole("button", { name: "Stop" }).click();
+  await page.getByRole("button", { name: "Play" }).waitFor();
+  await settled();
+  // The window that is shown then, run by itself, says the same.
+  const { start } = await watch();
+  await page.waitForTimeout(600);
+  assert.equal((await watch()).start, start);
+});
+
 test("a person's own recordings make the model better for them", async () => {
   await page.getByRole("link", { name: "Motion" }).click();
   await page.getByText("Running here").waitFor();

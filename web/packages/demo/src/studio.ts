@@ -12,6 +12,7 @@ import { readAddress, writeAddress, type Address } from "./logic/address.js";
 import { photograph, SIDE, type Picture } from "./logic/picture.js";
 import { readSamples, type Sample } from "./logic/samples.js";
 import { namedPatches, type Override } from "./logic/whatif.js";
+import { Playing } from "./playing.js";
 import { Watching, Writing, type Scene } from "./scene.js";
 import { Sharing } from "./sharing.js";
 import { Teaching } from "./teaching.js";
@@ -26,6 +27,7 @@ export interface Arrival {
 export class Studio extends EventTarget {
   readonly teaching = new Teaching(this);
   readonly sharing = new Sharing(this);
+  readonly playing = new Playing(this);
   model: Model | undefined;
   progress: OpenProgress | undefined;
   /** Why the library could not be opened. */
@@ -146,6 +148,12 @@ export class Studio extends EventTarget {
 
   report(thrown: unknown): void {
     this.problem = PatchError.from(thrown);
+    this.changed();
+  }
+
+  /** Shows an answer that came without being asked for: the next of a stream. */
+  answered(result: RunResult): void {
+    this.result = this.automatic = result;
     this.changed();
   }
 

@@ -93,6 +93,8 @@ fn batch(channels: usize, window: &[f32]) -> FeatureVector {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
     /// Sums and medians at every hop, rhythm whenever it was just measured.
     #[test]
     fn a_sliding_window_says_what_the_whole_window_does(

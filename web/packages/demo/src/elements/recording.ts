@@ -76,6 +76,12 @@ export class RecordingPanel extends StudioElement {
               : nothing
           }
         </svg>
+        <div class="row">
+          <button id="play" ?disabled=${!this.studio.result} @click=${this.#play}>
+            ${this.studio.playing.on ? "Stop" : "Play"}
+          </button>
+          <span class="small muted">as it came from the watch: a new answer every quarter of a second</span>
+        </div>
         <bs-slider
           label="Window"
           hint="The moments that the model sees; the second half of a recording is never taught"
@@ -94,6 +100,12 @@ export class RecordingPanel extends StudioElement {
     </bs-panel>`;
   }
 
+  #play = (): void => {
+    const { playing } = this.studio;
+    if (playing.on) playing.stop();
+    else void playing.play();
+  };
+
   #pick = (event: Event): void => {
     (this.studio.staged as Watching | undefined)?.pick(Number((event.target as HTMLSelectElement).value));
     void this.studio.rerun();
@@ -101,6 +113,7 @@ export class RecordingPanel extends StudioElement {
 
   #slide = (event: CustomEvent<number>): void => {
     const scene = this.studio.staged as Watching | undefined;
+    this.studio.playing.stop();
     if (scene) scene.start = event.detail;
     void this.studio.rerun();
   };
