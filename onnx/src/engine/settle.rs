@@ -15,6 +15,10 @@ pub(super) const NAME: &str = "Settled";
 
 /// Lets every node of the main graph read settled tensors where it would round otherwise.
 pub(super) fn settle(graph: &mut Graph) {
+    let mut prefix = "settled/".to_owned();
+    while graph.tensor_names().iter().any(|name| name.starts_with(&prefix)) {
+        prefix.push('/');
+    }
     let nodes = std::mem::take(&mut graph.nodes);
     let makers: BTreeMap<&str, &Node> =
         nodes.iter().flat_map(|node| node.makes().map(move |made| (made, node))).collect();
@@ -29,7 +33,7 @@ pub(super) fn settle(graph: &mut Graph) {
             if !must_settle(node, index, makers.get(name).copied(), &is_constant) {
                 continue;
             }
-            *read = format!("settled/{name}");
+            *read = format!("{prefix}{name}");
             if settled.insert(name) {
                 ordered.push(Node::new(NAME, &[name], &[read.as_str()]));
             }
@@ -63,10 +67,13 @@ fn must_settle(
     let reshaped = made_by(&["Flatten", "Reshape", "Squeeze", "Unsqueeze"]);
     match node.op.as_str() {
         "GRU" | "GlobalAveragePool" | "LSTM" | "LogSoftmax" | "RNN" | "Softmax" => true,
+        // Of a kernel per channel the engine makes a plain product, merges that with a product before it, and then finds
+        // that the shapes do not fit.
+        "ConvTranspose" => index == 0,
         "BatchNormalization" => false,
         "Gemm" | "MatMul" => reshaped,
         // A convolution that takes over a transposition sums over taps and channels in another order.
-        "Conv" | "ConvTranspose" => reshaped || made_by(&["Transpose"]),
+        "Conv" => reshaped || made_by(&["Transpose"]),
         // A product of 16-bit floats that is widened would not be rounded first.
         "Cast" => made_by(&["Gemm", "MatMul"]),
         // Two constant factors would be multiplied by each other first.

@@ -228,6 +228,12 @@ const CONVOLUTIONS: &[Row] = &[
 ];
 
 const POOLING: &[Row] = &[
+    (
+        "average_pool_before_product",
+        "x:2x6x5 w:18x4",
+        "p = AveragePool(x) kernel_shape=[3] strides=[2] pads=[1,1]; f = Flatten(p); y = MatMul(f, w)",
+        13,
+    ),
     ("max_pool", "x:2x3x4x6", "y = MaxPool(x) kernel_shape=[2,2] strides=[2,2]", 13),
     ("max_pool_left_over", "x:1x2x5x7", "y = MaxPool(x) kernel_shape=[2,2] strides=[2,2]", 13),
     ("max_pool_overlap", "x:1x2x5x5", "y = MaxPool(x) kernel_shape=[3,3] strides=[1,1]", 13),
