@@ -6,6 +6,8 @@ mod bench;
 mod cost;
 mod demo;
 mod doctor;
+mod edge;
+mod examples;
 mod experiment;
 mod files;
 mod forecast;
@@ -57,6 +59,8 @@ enum Command {
     Audit(audit::Audit),
     /// Train a library's task by simulated clients, and judge every version on clients that never train.
     Simulate(simulate::Simulate),
+    /// Join a library with this machine's own examples, train, and contribute to its rounds.
+    Edge(edge::Edge),
     /// The key that signs catalogs.
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -114,6 +118,7 @@ fn run(command: Command) -> std::result::Result<(), Box<dyn StdError>> {
         Command::Privacy(privacy) => in_runtime(privacy.run()),
         Command::Audit(audit) => in_runtime(audit.run()),
         Command::Simulate(simulate) => in_runtime(simulate.run()),
+        Command::Edge(edge) => in_runtime(edge.run()),
         Command::Keys(keys) => Ok(keys.run()?),
         Command::Onnx(onnx) => onnx::run(onnx),
         Command::Patch(patch) => patch::run(patch),

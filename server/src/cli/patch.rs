@@ -7,7 +7,7 @@ mod evaluate;
 mod fit;
 mod measure;
 mod pack;
-mod pictures;
+pub(super) mod pictures;
 mod primary;
 mod probed;
 mod progress;

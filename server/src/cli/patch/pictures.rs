@@ -16,13 +16,13 @@ use crate::cli::files::{self, Outcome};
 type Decoded = Result<(u32, u32, Vec<u8>), Box<dyn StdError>>;
 
 /// Whether the name ends as that of a picture that can be read.
-pub(super) fn is_picture(path: &Path) -> bool {
+pub(in crate::cli) fn is_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
 /// Reads a picture; its first bytes say whether it is a PNG, whatever its name is.
-pub(super) fn open(path: &Path) -> Outcome<Input> {
+pub(in crate::cli) fn open(path: &Path) -> Outcome<Input> {
     let bytes = files::read(path)?;
     let decoded = match bytes.starts_with(b"\x89PNG") {
         true => from_png(&bytes),

@@ -1,0 +1,54 @@
+//! `backstitch edge` as a process of its own, against a server.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed step of a test ends it")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use backstitch_server::{Config, Server};
+
+fn edge(library: &str, home: &Path, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_backstitch"))
+        .args(["edge", library, "--folder", home.to_str().unwrap()])
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+fn text(output: &Output) -> String {
+    let all = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    String::from_utf8(all).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_taught_once_asks_before_it_sends_and_contributes_once_a_round() {
+    let (data, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let running = Server::start(Config::in_folder(data.path())).await.unwrap();
+    let library = running.library_url("fashion");
+    let key = running.public_key.clone();
+    let work = move || {
+        let pictures = home.path().join("pictures");
+        std::fs::create_dir(&pictures).unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../onnx/models/fashion/data");
+        for (from, to) in [("held-out-inputs.npy", "x.npy"), ("held-out-targets.npy", "y.npy")] {
+            std::fs::copy(source.join(from), pictures.join(to)).unwrap();
+        }
+        let device = home.path().join("device");
+        let run = |more: &[&str]| {
+            let output = edge(&library, &device, more);
+            (output.status.success(), text(&output))
+        };
+        let (ran, said) = run(&[]);
+        assert!(!ran && said.contains("--data"), "{said}");
+        let (ran, said) = run(&["--data", pictures.to_str().unwrap(), "--public-key", &key]);
+        assert!(ran && said.contains("taught 400") && said.contains("nothing was sent"), "{said}");
+        let (ran, said) = run(&["--consent", "--contributions", "1"]);
+        assert!(ran && said.contains("keeps 400"), "{said}");
+        assert!(said.contains("contributed 732 bytes to round 1"), "{said}");
+        let (ran, said) = run(&["--json"]);
+        assert!(ran && said.contains("\"round\": 1"), "{said}");
+        assert!(said.contains("participation_limit"), "the round has this device's update: {said}");
+    };
+    tokio::task::spawn_blocking(work).await.unwrap();
+    running.shutdown().await;
+}
