@@ -265,3 +265,75 @@ fn what_the_device_is_taught_is_one_of_the_labels() {
         assert!(problem.hint().unwrap().contains("pendulum"), "{problem}");
     });
 }
+
+/// What `train` trains on this device, where the caller names nothing.
+fn trained(node: &Node) -> Vec<String> {
+    let trains = block_on(node.client().examples()).unwrap().trains;
+    trains.into_iter().map(|name| name.to_string()).collect()
+}
+
+#[test]
+fn devices_train_a_patch_of_their_own_or_else_the_shared_one() {
+    with_node("motion", |node| assert_eq!(trained(&node), ["personal"]));
+    with_node("fashion", |node| assert_eq!(trained(&node), ["personal-style"]));
+    with_node("anomalies", |node| {
+        assert_eq!(trained(&node), [""; 0]);
+        let nothing = block_on(node.client().train(&TrainOptions::default(), &|_| {}, &|| false));
+        assert!(nothing.unwrap_err().is(Code::NothingToContribute));
+    });
+}
+
+#[test]
+fn a_few_pictures_teach_things_of_ones_own() {
+    with_node("photos", |node| {
+        assert_eq!(trained(&node), ["my-things"]);
+        // Two things that nobody confuses: a red square on white, and blue stripes.
+        let thing = |class: usize, seed: usize| {
+            let side = 32;
+            let pixel = |at: usize| match (class, at / side, at % side) {
+                (0, y, x) if (8..20 + seed % 5).contains(&y) && (6..22).contains(&x) => {
+                    [200, 10, 10, 255]
+                }
+                (0, ..) => [250, 250, 245, 255],
+                (_, y, _) if (y + seed) % 6 < 3 => [10, 20, 220, 255],
+                _ => [240, 240, 40, 255],
+            };
+            let rgba = (0..side * side).flat_map(pixel).collect();
+            Input::image(side as u32, side as u32, rgba).unwrap()
+        };
+        let labels = &node.client().live().library.catalog.primary.labels;
+        let own = labels.iter().position(|label| label == "own 1").unwrap();
+        let example = |i: usize| Labelled { input: thing(i % 2, i), class: own + i % 2 };
+        node.teach(&(0..12).map(example).collect::<Vec<_>>()).unwrap();
+        let report =
+            block_on(node.client().train(&TrainOptions::default(), &|_| {}, &|| false)).unwrap();
+        assert!(report.improved && report.personal.accuracy > 0.9, "{:?}", report.personal);
+        let answer = run(&node, &thing(1, 99), Choice::Auto).unwrap();
+        assert_eq!(answer.top[0].index, own + 1, "{:?}", answer.top);
+    });
+}
+
+#[test]
+fn a_viewers_sentences_train_and_are_contributed() {
+    with_node("sentiment", |node| {
+        assert_eq!(trained(&node), ["filmgoers"]);
+        let samples = json("sentiment", "data/samples.json");
+        let sentence = |sample: &Value| Labelled {
+            input: Input::text(sample["text"].as_str().unwrap().to_owned()).unwrap(),
+            class: sample["label"].as_u64().unwrap() as usize,
+        };
+        let own: Vec<Labelled> =
+            samples["samples"].as_array().unwrap().iter().map(sentence).collect();
+        node.teach(&own).unwrap();
+        let report =
+            block_on(node.client().train(&TrainOptions::default(), &|_| {}, &|| false)).unwrap();
+        assert!(report.curve.last().unwrap().loss < report.curve[0].loss + 0.5);
+        assert_eq!(report.patches.len(), 1);
+        node.consent().unwrap();
+        let preview = block_on(node.client().preview()).unwrap();
+        assert_eq!(preview.parameters, 17);
+        let result = node.contribute().unwrap();
+        let kept_back = result.reason.as_ref().is_some_and(|reason| reason.code == "not_improved");
+        assert!(result.contributed || kept_back, "{:?}", result.reason);
+    });
+}
