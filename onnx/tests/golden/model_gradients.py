@@ -279,7 +279,7 @@ def write_table(path, rows):
              "relative to the largest element of each gradient, over all float initializers that reach the loss through", "operators with a rule. A gradient that is zero by its meaning is judged against a thousandth of the model's largest",
              "one. A ReLU that float32 puts on the other side of zero shifts a gradient by a thousandth, so up to three random inputs",
              "are tried. Light graphs come without weights; they got random ones, and every so many of their gradients were compared.",
-             "The silero model was measured when LSTM had no rule: two gradients of it are compared. The onnxruntime column is the same gradient file run there.", "",
+             "The onnxruntime column is the same gradient file run there.", "",
              "| model | loss | gradients | our engine | onnxruntime |", "| --- | --- | --- | --- | --- |", *rows]
     path.write_text("\n".join(lines) + "\n")
 
