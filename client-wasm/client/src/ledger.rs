@@ -361,6 +361,9 @@ mod tests {
             assert!(ledger.permit(&overlapping, NOW).unwrap_err().is(Code::PrivacyInvalid));
         }
         assert!(ledger.permit(&TaskEntry { noise_band: 2, ..task(1) }, NOW).is_ok());
+        // Nobody has taken part, so that no earlier contribution tells when a place is free again.
+        let none = TaskEntry { max_participations: 0, period_days: u32::MAX, ..task(1) };
+        assert!(ledger.permit(&none, u64::MAX - 1).unwrap_err().is(Code::ParticipationLimit));
         let tight = TaskEntry { epsilon: Epsilon::new(0.01).unwrap(), ..task(1) };
         assert!(ledger.permit(&tight, NOW).unwrap_err().is(Code::BudgetExhausted));
     }
