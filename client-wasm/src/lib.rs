@@ -11,7 +11,8 @@
 //! await client.preview(); await client.consent(true); await client.contribute(); await client.privacy();
 //! await client.refresh(); await client.forget(); client.close();
 //! ```
-//! All types: `types.d.ts`. Every failure is thrown as `{ code, message, hint }`.
+//! All types: `types.d.ts` for what goes in, `web/packages/client/src/results.ts` for what comes out. Every failure is
+//! thrown as `{ code, message, hint }`.
 //!
 //! Two workers: `const pending = client.begin(input)` runs the first segment,
 //! `analyse(input, library.preprocessing)` runs in the other worker meanwhile, and
@@ -32,7 +33,11 @@ use wasm_bindgen::prelude::wasm_bindgen;
 pub use client::{Client, Pending, Stream, analyse};
 
 #[wasm_bindgen(typescript_custom_section)]
-const TYPES: &str = include_str!("types.d.ts");
+const GIVEN: &str = include_str!("types.d.ts");
+
+/// Those of the package, so that both say the same.
+#[wasm_bindgen(typescript_custom_section)]
+const RESULTS: &str = include_str!("../../web/packages/client/src/results.ts");
 
 /// Runs once when the module is instantiated: panics are printed with their place.
 #[wasm_bindgen(start)]

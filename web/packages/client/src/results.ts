@@ -1,4 +1,5 @@
-// What comes out. Field names are those of the wire and of the manifests.
+// What comes out. Field names are those of the wire and of the manifests. The bindings of `client-wasm` include this file,
+// so it imports nothing.
 
 /** Feature name to value, such as `"image.noise"`. Units and ranges: `library().features`. */
 export type FeatureVector = Record<string, number>;
@@ -198,7 +199,18 @@ export interface ContributeResult {
   reason: Reason | null;
 }
 
-export interface TaskPrivacy {
+/** What was told about this device in the running period, and what may be. */
+export interface Account {
+  period_days: number;
+  spent_epsilon: number;
+  /** The promise for one device and period. */
+  epsilon: number;
+  /** How certain an observer at even odds could become, in 0.5..1, now and at the promise. */
+  certainty: number;
+  certainty_limit: number;
+}
+
+export interface TaskPrivacy extends Account {
   name: string;
   patches: string[];
   round: number;
@@ -208,24 +220,18 @@ export interface TaskPrivacy {
   /** Of this device, within the running period. */
   participations: number;
   max_participations: number;
-  period_days: number;
   min_separation: number;
   last_round: number | null;
   spent_rho: number;
-  spent_epsilon: number;
   /** After one more contribution. */
   next_epsilon: number;
-  /** The promise for one device and period. */
-  epsilon: number;
   delta: number;
-  /** How certain an observer at even odds could become, in 0.5..1, now and at the promise. */
-  certainty: number;
-  certainty_limit: number;
   clip_norm: number;
   noise_multiplier: number;
   /** Null where this device may contribute now. */
   blocked: Reason | null;
 }
+
 /** One thing that left this device. `at` is in seconds since 1970; a report of an experiment has round 0. */
 export interface SentEntry {
   kind: "contribution" | "report";
@@ -247,7 +253,7 @@ export interface Privacy {
     epsilon: number;
   }[];
   /** What the reports of all experiments may tell about this device in a period, and have told in the running one. */
-  reports: { spent_epsilon: number; epsilon: number; period_days: number; certainty: number };
+  reports: Account;
   ledger: { entries: number; head: string; intact: boolean; problem: Reason | null };
   /** What left this device, newest first, by its ledger. */
   history: SentEntry[];
