@@ -14,7 +14,7 @@ mod indexing;
 mod losses;
 mod parameters;
 mod products;
-mod ranks;
+pub(crate) mod ranks;
 mod recurrent;
 mod repeats;
 mod rounding;

@@ -3,7 +3,7 @@
 use backstitch_onnx::autodiff::{Loss, Objective, differentiate};
 use backstitch_onnx::engine::{Dims, Program};
 use backstitch_onnx::patch::{Manifest, Patch};
-use backstitch_onnx::{Code, DType, Graph, Model, Node, Tensor, ValueInfo};
+use backstitch_onnx::{Attribute, Code, DType, Graph, Model, Node, Tensor, ValueInfo};
 use proptest::prelude::*;
 
 use crate::golden::folder;
@@ -98,6 +98,44 @@ fn the_gradient_of_an_enormous_resize_is_refused() {
     let error = differentiate(&model, &objective, &Dims::new()).unwrap_err();
     assert_eq!(error.code(), Code::GradientUnsupported);
     assert!(error.message().contains("4096 to 8192"), "{error}");
+}
+
+#[test]
+fn axes_and_indices_that_are_not_there_are_refused_by_the_name_of_the_node() {
+    let with = |op: &str, inputs: &[&str], name: &str, value: Attribute| {
+        let mut node = Node::new(op, inputs, &["y"]);
+        node.name = "culprit".to_owned();
+        node.attributes.insert(name.to_owned(), value);
+        node
+    };
+    let axis = |axis: i64| Attribute::Int(axis);
+    let wrong = [
+        with("Softmax", &["x"], "axis", axis(2)),
+        with("LogSoftmax", &["x"], "axis", axis(-3)),
+        with("Concat", &["x", "x"], "axis", axis(2)),
+        with("Gather", &["x", "one"], "axis", axis(2)),
+        with("Flatten", &["x"], "axis", axis(3)),
+        with("ReduceMax", &["x"], "axes", Attribute::Ints(vec![0, 2])),
+        with("ReduceSum", &["x", "five"], "keepdims", axis(1)),
+        with("Unsqueeze", &["x", "five"], "unused", axis(0)),
+        with("Gather", &["one", "five"], "axis", axis(0)),
+    ];
+    for node in wrong {
+        let op = node.op.clone();
+        let model = chain(&[2, 3], &[("one", &[1]), ("five", &[5])], vec![node]);
+        let error = Program::compile(&model, &Dims::new()).unwrap_err();
+        assert_eq!(error.code(), Code::ModelInvalid, "{op}: {error}");
+        assert!(error.message().contains("culprit"), "{op}: {error}");
+    }
+    let right = [
+        with("Softmax", &["x"], "axis", axis(-2)),
+        with("Flatten", &["x"], "axis", axis(2)),
+        with("Unsqueeze", &["x", "two"], "unused", axis(0)),
+    ];
+    for node in right {
+        let model = chain(&[2, 3], &[("two", &[2])], vec![node]);
+        Program::compile(&model, &Dims::new()).unwrap();
+    }
 }
 
 #[test]

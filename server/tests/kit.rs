@@ -5,29 +5,37 @@
 use std::path::Path;
 use std::process::Command;
 
+use backstitch_onnx::{Attribute, DType, Dim, Graph, Model, Node, Tensor, ValueInfo};
+use npyz::WriterBuilder as _;
 use serde_json::Value as Json;
 
 const FASHION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../onnx/models/fashion");
 
-fn command(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_backstitch")).args(arguments).output().unwrap();
+/// The command with these words; no path here has a space in it.
+fn command(line: &str) -> (i32, String, String) {
+    let words = line.split_whitespace();
+    let output = Command::new(env!("CARGO_BIN_EXE_backstitch")).args(words).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
-fn done(arguments: &[&str]) -> String {
-    let (code, out, error) = command(arguments);
-    assert!(code == 0 && error.is_empty(), "{arguments:?}: {error}");
+fn done(line: &str) -> String {
+    let (code, out, error) = command(line);
+    assert!(code == 0 && error.is_empty(), "{line}: {error}");
     out
 }
 
-fn json(arguments: &[&str]) -> Json {
-    serde_json::from_str(&done(arguments)).unwrap()
+fn json(line: &str) -> Json {
+    serde_json::from_str(&done(&format!("{line} --json"))).unwrap()
 }
 
-fn refused(arguments: &[&str], why: &str) {
-    let (code, _, error) = command(arguments);
-    assert!(code == 1 && error.contains(why), "{arguments:?}: {error}");
+fn refused(line: &str, why: &str) {
+    let (code, _, error) = command(line);
+    assert!(code == 1 && error.contains(why), "{line}: {error}");
+}
+
+fn manifest(patch: &str) -> Json {
+    serde_json::from_slice(&std::fs::read(format!("{patch}/patch.json")).unwrap()).unwrap()
 }
 
 /// The committed primary alone in a folder, with its library's description or without.
@@ -46,61 +54,19 @@ fn a_patch_goes_from_nothing_to_a_library_that_a_server_imports() {
     let primary = primary(folder.path(), false);
     let data = format!("{FASHION}/data/pool");
     let (patch, library, store) = (at("turned"), at("my-library"), at("store"));
-    done(&[
-        "patch",
-        "new",
-        "--kind",
-        "adapter",
-        "--site",
-        "features",
-        "--rank",
-        "16",
-        "--primary",
-        &primary,
-        "--out",
-        &patch,
-    ]);
-    let trained = json(&[
-        "patch",
-        "train",
-        &patch,
-        "--primary",
-        &primary,
-        "--data",
-        &data,
-        "--limit",
-        "400",
-        "--tilt",
-        "25",
-        "--optimizer",
-        "adam",
-        "--learning-rate",
-        "0.005",
-        "--epochs",
-        "6",
-        "--json",
-    ]);
+    done(&format!(
+        "patch new --kind adapter --site features --rank 16 --primary {primary} --out {patch}"
+    ));
+    let trained = json(&format!(
+        "patch train {patch} --primary {primary} --data {data} --limit 400 --tilt 25 \
+         --optimizer adam --learning-rate 0.005 --epochs 6"
+    ));
     let right = |when: &str| trained[when]["accuracy"].as_f64().unwrap();
     assert!(right("after") > right("before") + 0.05, "{trained}");
-    let measured = json(&[
-        "patch",
-        "eval",
-        &patch,
-        "--primary",
-        &primary,
-        "--data",
-        &data,
-        "--limit",
-        "600",
-        "--slice",
-        "none",
-        "--slice",
-        "tilt=25",
-        "--fit-share",
-        "0.5",
-        "--write",
-        "--json",
-    ]);
+    let measured = json(&format!(
+        "patch eval {patch} --primary {primary} --data {data} --limit 600 \
+         --slice none --slice tilt=25 --fit-share 0.5 --write"
+    ));
     let rows = measured["rows"].as_array().unwrap();
     let gain = |slice: &str| {
         let row = rows.iter().find(|r| r["slice"] == slice).unwrap();
@@ -109,18 +75,39 @@ fn a_patch_goes_from_nothing_to_a_library_that_a_server_imports() {
     assert!(gain("tilt 25") > 0.1, "{measured}");
     assert!(gain("as they are, selected automatically") > -0.01, "{measured}");
     assert!(gain("tilt 25, selected automatically") > 0.05, "{measured}");
-    let manifest: Json =
-        serde_json::from_slice(&std::fs::read(format!("{patch}/patch.json")).unwrap()).unwrap();
+    let manifest = manifest(&patch);
     assert_eq!(manifest["performance"].as_array().unwrap().len(), 4);
     assert!(manifest["cost"]["measured_ms"][0]["p50"].as_f64().unwrap() > 0.0);
     assert!(!manifest["selector"]["gain"]["weights"].as_object().unwrap().is_empty());
 
-    let packed =
-        json(&["patch", "pack", &patch, "--primary", &primary, "--out", &library, "--json"]);
+    let packed = json(&format!("patch pack {patch} --primary {primary} --out {library}"));
     assert_eq!(packed["files"].as_array().unwrap().len(), 5);
-    let imported = json(&["library", "import", &library, "--data", &store, "--json"]);
+    let imported = json(&format!("library import {library} --data {store}"));
     assert_eq!(imported["library"], "my-library");
     assert_eq!(imported["versions"][0][0], "turned");
+}
+
+/// Bright on the left and bright on the right: as pictures of two classes, and as rows of a table.
+fn two_sides(folder: &Path) {
+    let mut table =
+        format!("{},side\n", (0..784).map(|i| format!("p{i}")).collect::<Vec<_>>().join(","));
+    for (class, name) in ["left", "right"].iter().enumerate() {
+        std::fs::create_dir_all(folder.join("pictures").join(name)).unwrap();
+        for index in 0..12u32 {
+            let level = |x: u32, y: u32| {
+                let lit = (x < 14) == (class == 0);
+                if lit { 120 + ((x * 7 + y * 3 + index * 11) % 100) as u8 } else { 10 }
+            };
+            let pixels: Vec<u8> = (0..784).map(|i| level(i % 28, i / 28)).collect();
+            let path = folder.join(format!("pictures/{name}/{index}.png"));
+            let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), 28, 28);
+            encoder.set_color(png::ColorType::Grayscale);
+            encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+            let cells = pixels.iter().map(|p| (f32::from(*p) / 255.0).to_string());
+            table.push_str(&format!("{},{name}\n", cells.collect::<Vec<_>>().join(",")));
+        }
+    }
+    std::fs::write(folder.join("table.csv"), table).unwrap();
 }
 
 #[test]
@@ -129,76 +116,91 @@ fn a_table_and_a_folder_of_pictures_train_as_well() {
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let primary = primary(folder.path(), true);
     let head = at("two-things");
-    done(&[
-        "patch",
-        "new",
-        "--kind",
-        "head",
-        "--site",
-        "features,logits",
-        "--classes",
-        "2",
-        "--primary",
-        &primary,
-        "--out",
-        &head,
-    ]);
-
-    // Bright on the left, bright on the right: as pictures of two classes, and as rows of a table.
-    let mut table =
-        format!("{},side\n", (0..784).map(|i| format!("p{i}")).collect::<Vec<_>>().join(","));
-    for (class, name) in ["left", "right"].iter().enumerate() {
-        std::fs::create_dir_all(folder.path().join("pictures").join(name)).unwrap();
-        for index in 0..12u32 {
-            let level = |x: u32, y: u32| {
-                let lit = (x < 14) == (class == 0);
-                if lit { 120 + ((x * 7 + y * 3 + index * 11) % 100) as u8 } else { 10 }
-            };
-            let pixels: Vec<u8> = (0..784).map(|i| level(i % 28, i / 28)).collect();
-            let path = folder.path().join(format!("pictures/{name}/{index}.png"));
-            let mut encoder = png::Encoder::new(std::fs::File::create(path).unwrap(), 28, 28);
-            encoder.set_color(png::ColorType::Grayscale);
-            encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
-            let cells = pixels.iter().map(|p| (f32::from(*p) / 255.0).to_string());
-            table.push_str(&format!("{},{name}\n", cells.collect::<Vec<_>>().join(",")));
-        }
-    }
-    std::fs::write(folder.path().join("table.csv"), table).unwrap();
+    done(&format!(
+        "patch new --kind head --site features,logits --classes 2 --primary {primary} --out {head}"
+    ));
+    two_sides(folder.path());
     for data in [at("pictures"), at("table.csv")] {
-        let trained = json(&[
-            "patch",
-            "train",
-            &head,
-            "--primary",
-            &primary,
-            "--data",
-            &data,
-            "--fresh",
-            "--learning-rate",
-            "0.2",
-            "--epochs",
-            "20",
-            "--json",
-        ]);
+        let trained = json(&format!(
+            "patch train {head} --primary {primary} --data {data} --fresh --learning-rate 0.2 \
+             --epochs 20"
+        ));
         assert_eq!(trained["labels"], serde_json::json!(["left", "right"]));
         assert!(trained["after"]["accuracy"].as_f64().unwrap() > 0.8, "{data}: {trained}");
     }
-    let manifest: Json =
-        serde_json::from_slice(&std::fs::read(format!("{head}/patch.json")).unwrap()).unwrap();
-    assert_eq!(manifest["io"]["outputs"]["y"]["labels"], serde_json::json!(["left", "right"]));
+    assert_eq!(
+        manifest(&head)["io"]["outputs"]["y"]["labels"],
+        serde_json::json!(["left", "right"])
+    );
 
     // What cannot be read says so.
     std::fs::write(folder.path().join("pictures/left/broken.png"), b"no picture").unwrap();
     std::fs::write(folder.path().join("short.csv"), "a,b\n1,x\n").unwrap();
-    let train = |data: &str, why: &str| {
-        refused(&["patch", "train", &head, "--primary", &primary, "--data", data], why)
+    let train = |patch: &str, data: &str, why: &str| {
+        refused(&format!("patch train {patch} --primary {primary} --data {data}"), why)
     };
-    train(&at("pictures"), "broken.png is no readable PNG or JPEG");
-    train(&at("short.csv"), "the primary takes [1, 1, 28, 28]");
-    train(&at("nothing"), "no examples there");
+    train(&head, &at("pictures"), "broken.png is no readable PNG or JPEG");
+    train(&head, &at("short.csv"), "the primary takes [1, 1, 28, 28]");
+    train(&head, &at("nothing"), "no examples there");
     let fixed = format!("{FASHION}/patches/noise-reduction");
+    train(&fixed, &at("pictures"), "no trainable tensor");
+}
+
+/// Twice a convolution, the second with a stride, on pictures of any size.
+fn strided(path: &Path) {
+    let kernel = |outputs: usize, inputs: usize| {
+        Tensor::new(vec![outputs, inputs, 3, 3], &vec![0.1f32; outputs * inputs * 9]).unwrap()
+    };
+    let pads = || Attribute::Ints(vec![1; 4]);
+    let open = |sizes: &[Dim]| Some(sizes.to_vec());
+    let any = |symbol: &str| Dim::Symbol(symbol.to_owned());
+    let graph = Graph {
+        nodes: vec![
+            Node::new("Conv", &["x", "w"], &["a"]).with("pads", pads()),
+            Node::new("Conv", &["a", "v"], &["b"])
+                .with("pads", pads())
+                .with("strides", Attribute::Ints(vec![2, 2])),
+            Node::new("GlobalAveragePool", &["b"], &["y"]),
+        ],
+        initializers: [("w".to_owned(), kernel(4, 3)), ("v".to_owned(), kernel(4, 4))].into(),
+        inputs: vec![ValueInfo {
+            name: "x".to_owned(),
+            dtype: DType::F32,
+            shape: open(&[any("N"), Dim::Fixed(3), any("H"), any("W")]),
+        }],
+        outputs: vec![ValueInfo { name: "y".to_owned(), dtype: DType::F32, shape: None }],
+        ..Graph::default()
+    };
+    std::fs::write(path, Model { opset: 17, graph }.to_bytes()).unwrap();
+}
+
+#[test]
+fn what_fits_one_size_alone_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let model = at("strided.onnx");
+    strided(Path::new(&model));
+    let new = |patch: &str, kind: &str| {
+        done(&format!("patch new --kind {kind} --primary {model} --out {}", at(patch)));
+        format!("patch check {} --primary {model}", at(patch))
+    };
+    done(&new("scale", "affine --site b"));
+    // At one pixel the stride does not show.
+    refused(&new("skip", "lora --rank 2 --site a,b"), "must keep the dtype and shape");
+
+    // Too few numbers would do for a constant, and are still no picture.
+    let mut file = Vec::new();
+    let mut writer = npyz::WriteOptions::new()
+        .default_dtype()
+        .shape(&[1, 4])
+        .writer(&mut file)
+        .begin_nd()
+        .unwrap();
+    writer.extend([0f32; 4]).unwrap();
+    writer.finish().unwrap();
+    std::fs::write(at("x.npy"), file).unwrap();
     refused(
-        &["patch", "train", &fixed, "--primary", &primary, "--data", &at("pictures")],
-        "no trainable tensor",
+        &format!("onnx run {model} --input x={} --out {}", at("x.npy"), at("out")),
+        "the shape [1, 4] of `x` does not fit",
     );
 }

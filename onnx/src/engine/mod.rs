@@ -28,7 +28,7 @@ use tract_onnx::tract_hir::internal::{
 
 pub use ops::operators;
 pub use self_test::{kernels, self_test};
-pub use shapes::{declare, infer, open_as, resolve, smallest};
+pub use shapes::{declare, infer, resolve, several, smallest};
 pub use symbols::symbolic;
 pub use value::Value;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::sanity;
 use crate::error::{Code, Error, Result};
+use crate::lower::ranks;
 use crate::model::{Graph, Node};
 
 const ANY: usize = usize::MAX;
@@ -207,10 +208,12 @@ fn check_node(node: &Node) -> Result<()> {
 /// Refuses operators that the engine lacks, nodes with a wrong number of inputs or outputs, and attributes or
 /// constants out of all bounds.
 pub(super) fn check(graph: &Graph) -> Result<()> {
+    let ranks = ranks::propagate(graph);
     for node in &graph.nodes {
         check_node(node)?;
         sanity::check_attributes(node)?;
-        sanity::check_axes(node, graph)?;
+        sanity::check_axes(node, graph, &ranks)?;
+        sanity::check_indices(node, graph)?;
         sanity::check_size(node, graph)?;
         for subgraph in node.subgraphs() {
             check(subgraph)?;

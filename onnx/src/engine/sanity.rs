@@ -1,5 +1,7 @@
 //! Attributes and constants that would make the engine loop, overflow or allocate without end.
 
+use std::collections::BTreeMap;
+
 use tract_onnx::prelude::InferenceFact;
 use tract_onnx::tract_hir::infer::Factoid;
 
@@ -60,21 +62,78 @@ pub(super) fn check_extent(name: &str, fact: &InferenceFact) -> Result<()> {
     }
 }
 
-/// Checks axes that are given as a constant input.
-pub(super) fn check_axes(node: &Node, graph: &Graph) -> Result<()> {
+/// Checks the axes that a node names, in an attribute or a constant input, against the rank of what it reads, as far as
+/// that is known.
+pub(super) fn check_axes(
+    node: &Node,
+    graph: &Graph,
+    ranks: &BTreeMap<String, usize>,
+) -> Result<()> {
+    let Some((axes, by_input)) = named_axes(node, graph)? else { return Ok(()) };
+    let rank = node.input(0).and_then(|name| ranks.get(name)).map(|rank| *rank as i64);
+    let rank = match node.op.as_str() {
+        // The axes are those of the result.
+        "Unsqueeze" => rank.map(|rank| rank + axes.len() as i64),
+        // Behind the last axis everything is on the left.
+        "Flatten" => rank.map(|rank| rank + 1),
+        _ => rank,
+    };
+    let least = -rank.unwrap_or(RANK);
+    let most = rank.map_or(RANK, |rank| rank - 1);
+    if let Some(axis) = axes.iter().find(|axis| !(least..=most).contains(axis)) {
+        let whose = match by_input {
+            true => "a constant",
+            false => "an attribute",
+        };
+        return Err(Error::new(
+            Code::ModelInvalid,
+            format!(
+                "{} names the axis {axis} in {whose}, not within {least}..={most}",
+                node.describe()
+            ),
+        )
+        .with_hint("check the model with onnx.checker, full check"));
+    }
+    Ok(())
+}
+
+/// The axes of a node that are known before it runs, and whether they stand in a constant input.
+fn named_axes(node: &Node, graph: &Graph) -> Result<Option<(Vec<i64>, bool)>> {
     let index = match node.op.as_str() {
-        "Squeeze" | "Unsqueeze" => 1,
+        "Squeeze" | "Unsqueeze" | "CumSum" => 1,
         "Slice" | "Pad" => 3,
         op if op.starts_with("Reduce") => 1,
-        _ => return Ok(()),
+        "Softmax" | "LogSoftmax" | "Hardmax" | "Concat" | "Gather" | "GatherElements"
+        | "ScatterElements" | "Split" | "LayerNormalization" | "ArgMax" | "ArgMin" | "TopK"
+        | "Flatten" | "Transpose" => usize::MAX,
+        _ => return Ok(None),
     };
-    let Some(axes) = node.input(index).and_then(|name| graph.initializers.get(name)) else {
+    if let Some(axes) = node.input(index).and_then(|name| graph.initializers.get(name)) {
+        return Ok(Some((axes.to_f64()?.into_iter().map(|axis| axis as i64).collect(), true)));
+    }
+    let given = ["axis", "axes", "perm"].into_iter().find_map(|name| node.attributes.get(name));
+    Ok(match given {
+        Some(Attribute::Int(axis)) => Some((vec![*axis], false)),
+        Some(Attribute::Ints(axes)) => Some((axes.clone(), false)),
+        _ => None,
+    })
+}
+
+/// Checks the constant indices of a `Gather` from a constant.
+pub(super) fn check_indices(node: &Node, graph: &Graph) -> Result<()> {
+    let constant = |index: usize| graph.initializers.get(node.input(index)?);
+    let ("Gather", Some(table), Some(indices)) = (node.op.as_str(), constant(0), constant(1))
+    else {
         return Ok(());
     };
-    match axes.to_f64()?.into_iter().find(|axis| !(-RANK as f64..=RANK as f64).contains(axis)) {
-        Some(axis) => Err(Error::new(
+    let axis = node.int("axis", 0);
+    let axis = if axis < 0 { axis + table.shape().len() as i64 } else { axis };
+    let size = usize::try_from(axis).ok().and_then(|axis| table.shape().get(axis).copied());
+    let Some(size) = size.map(|size| size as f64) else { return Ok(()) };
+    match indices.to_f64()?.into_iter().find(|index| !(-size..size).contains(index)) {
+        Some(index) => Err(Error::new(
             Code::ModelInvalid,
-            format!("{} names the axis {axis}", node.describe()),
+            format!("{} picks the entry {index} of {size}", node.describe()),
         )
         .with_hint("check the model with onnx.checker, full check")),
         None => Ok(()),

@@ -158,20 +158,14 @@ const SIZES: [(usize, usize); 5] = [(1, 1), (2, 2), (3, 64), (3, 32), (3, 16)];
 /// The smallest sizes of the open dimensions at which the model runs and leaves something of every tensor, with the
 /// shapes of all tensors then. Not every network runs on an image of one pixel.
 pub fn smallest(model: &Model) -> Result<(Dims, Shapes)> {
-    let mut tried: Vec<Dims> = Vec::new();
     let (mut refused, mut vanishing) = (None, None);
     let whole = |shapes: &Shapes| shapes.values().all(|(_, shape)| !shape.contains(&0));
-    for sizes in SIZES {
-        let dims = sized(model, &Dims::new(), sizes);
-        if tried.contains(&dims) {
-            continue;
-        }
+    for dims in several(model, &Dims::new()) {
         match infer(model, &dims) {
             Ok(shapes) if whole(&shapes) => return Ok((dims, shapes)),
-            Ok(shapes) => vanishing = vanishing.or(Some((dims.clone(), shapes))),
+            Ok(shapes) => vanishing = vanishing.or(Some((dims, shapes))),
             Err(error) => refused = refused.or(Some(error)),
         }
-        tried.push(dims);
     }
     vanishing.ok_or_else(|| refused.unwrap_or_else(unknown))
 }
@@ -183,30 +177,23 @@ fn unknown() -> Error {
 /// What holds of every tensor of the main graph whatever size the open dimensions of the inputs have: the dtype,
 /// the rank, and those dimensions that stay the same. Found by inference with several sizes.
 pub fn declare(model: &Model) -> Result<BTreeMap<String, ValueInfo>> {
-    let mut tried: Vec<Dims> = Vec::new();
+    let candidates = several(model, &Dims::new());
     let mut seen: Vec<Shapes> = Vec::new();
     let mut refused = None;
-    for (first, other) in SIZES {
-        let dims = sized(model, &Dims::new(), (first, other));
-        if tried.contains(&dims) {
-            continue;
-        }
-        match infer(model, &dims) {
-            Ok(shapes) => {
-                seen.push(shapes);
-                if other > 2 {
-                    break;
-                }
-            }
+    for dims in &candidates {
+        match infer(model, dims) {
+            Ok(shapes) => seen.push(shapes),
             Err(error) => refused = refused.or(Some(error)),
         }
-        tried.push(dims);
+        if seen.len() == 3 {
+            break;
+        }
     }
     let Some(one) = seen.first() else {
         return Err(refused.unwrap_or_else(unknown));
     };
     // A model that runs at one size alone tells nothing about what varies.
-    let varies = tried.len() > 1 && seen.len() == 1;
+    let varies = candidates.len() > 1 && seen.len() == 1;
     let declared = one.iter().map(|(name, (dtype, shape))| {
         let found: Vec<&[usize]> =
             seen.iter().filter_map(|shapes| Some(shapes.get(name)?.1.as_slice())).collect();
@@ -226,9 +213,17 @@ pub fn declare(model: &Model) -> Result<BTreeMap<String, ValueInfo>> {
     Ok(declared.collect())
 }
 
-/// The given shapes, and for all other inputs shapes with `size` for every dimension that they leave open.
-pub fn open_as(model: &Model, given: &Dims, size: usize) -> Dims {
-    sized(model, given, (size, size))
+/// The given shapes, with several sizes for the dimensions that they leave open; one where they leave none. What holds
+/// at a size of one may not hold at two, and what holds at two may not behind a stride.
+pub fn several(model: &Model, given: &Dims) -> Vec<Dims> {
+    let mut several: Vec<Dims> = Vec::new();
+    for sizes in SIZES {
+        let dims = sized(model, given, sizes);
+        if !several.contains(&dims) {
+            several.push(dims);
+        }
+    }
+    several
 }
 
 /// The sizes stand for open first dimensions and for all others. A symbol has one size.

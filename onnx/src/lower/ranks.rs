@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::model::{Attribute, Graph, Node};
 
 /// The rank of every tensor of the main graph whose rank can be told without running anything.
-pub(super) fn propagate(graph: &Graph) -> BTreeMap<String, usize> {
+pub(crate) fn propagate(graph: &Graph) -> BTreeMap<String, usize> {
     let declared = graph
         .inputs
         .iter()
@@ -48,7 +48,7 @@ fn result(node: &Node, graph: &Graph, known: &BTreeMap<String, usize>) -> Option
             match (node.int("keepdims", 1), node.attributes.get("axes")) {
                 (0, Some(Attribute::Ints(axes))) => rank(0)?.checked_sub(axes.len()),
                 (0, _) if node.input(1).is_some() => rank(0)?.checked_sub(length(1)?),
-                (0, _) => Some(0),
+                (0, _) if node.int("noop_with_empty_axes", 0) == 0 => Some(0),
                 _ => rank(0),
             }
         }

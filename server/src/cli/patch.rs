@@ -16,7 +16,7 @@ mod train;
 
 use std::path::{Path, PathBuf};
 
-use backstitch_onnx::engine::{infer, open_as, smallest};
+use backstitch_onnx::engine::{infer, several, smallest};
 use backstitch_onnx::patch::{Patch, Template, check, check_training, template};
 use backstitch_onnx::{Digest, Dims, Model};
 use clap::Subcommand;
@@ -112,15 +112,12 @@ fn make(primary: &Path, wanted: &Template<'_>, out: &Path) -> Outcome<()> {
 }
 
 /// What fits one size of the dimensions that nobody fixed may still not fit another, such as a batch of two.
-fn check_other_sizes(patch: &Patch, model: &Model, digest: Digest, dims: &Dims) -> Outcome<()> {
-    let two = open_as(model, dims, 2);
-    if two == open_as(model, dims, 1) {
-        return Ok(());
-    }
-    if let Ok(shapes) = infer(model, &two) {
-        check(patch, model, digest, &shapes).map_err(|error| {
-            error.context("with 2 for every dimension that the primary leaves open")
-        })?;
+fn check_other_sizes(patch: &Patch, model: &Model, digest: Digest, given: &Dims) -> Outcome<()> {
+    for dims in several(model, given) {
+        // A size at which the primary does not run tells nothing of the patch.
+        let Ok(shapes) = infer(model, &dims) else { continue };
+        check(patch, model, digest, &shapes)
+            .map_err(|error| error.context(format!("with inputs of the shapes {dims:?}")))?;
     }
     Ok(())
 }
