@@ -88,13 +88,23 @@ impl RhoQuanta {
     /// The most ρ that stays within (ε, δ) by [`epsilon_bound_of`], the larger of the two conversions, rounded
     /// down.
     pub fn within(epsilon: Epsilon, delta: Delta) -> Self {
-        let fits = |rho: f64| epsilon_bound_of(rho, delta) <= epsilon.value();
+        // An ε is large enough for a ρ where its δ is small enough: no ε has to be sought for each ρ that is tried.
+        let lowered = epsilon.value() / UPWARD;
+        let small = |found: f64| found <= delta.value();
+        let fits = |rho: f64| {
+            small(concentrated_delta(lowered, rho)) && small(gaussian_delta(lowered, rho))
+        };
         let mut high = 1.0;
         while fits(high) && high < 1e6 {
             high *= 2.0;
         }
         let (low, _) = bisect(0.0, high, fits);
-        Self((low * Self::PER_UNIT).floor() as u64)
+        let found = Self((low * Self::PER_UNIT).floor() as u64);
+        // Both ways to ask differ by their last bits, and the promise is held to the other.
+        match found.epsilon_bound(delta) <= epsilon.value() {
+            true => found,
+            false => Self(found.0.saturating_sub(1)),
+        }
     }
 
     /// ρ as a number.
@@ -164,8 +174,7 @@ const UPWARD: f64 = 1.0 + 1e-9;
 /// The smallest ε for which Gaussian mechanisms of total ρ are (ε, δ)-DP: the exact curve
 /// δ(ε) = Φ(μ/2 − ε/μ) − e^ε Φ(−μ/2 − ε/μ) with μ = √(2ρ) (Balle, Wang 2018, Theorem 8), rounded up.
 pub fn epsilon_of(rho: f64, delta: Delta) -> f64 {
-    let mu = (2.0 * rho).sqrt();
-    smallest(rho, delta, |epsilon| gaussian_delta(epsilon, mu))
+    smallest(rho, delta, |epsilon| gaussian_delta(epsilon, rho))
 }
 
 /// An ε for which *every* ρ-zCDP mechanism is (ε, δ)-DP, and never less than [`epsilon_of`]: the bound that the
@@ -202,7 +211,8 @@ fn bisect(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> (f64, f64
     }
 }
 
-fn gaussian_delta(epsilon: f64, mu: f64) -> f64 {
+fn gaussian_delta(epsilon: f64, rho: f64) -> f64 {
+    let mu = (2.0 * rho).sqrt();
     let phi = |x: f64| 0.5 * libm::erfc(-x / std::f64::consts::SQRT_2);
     let (first, second) =
         (phi(mu / 2.0 - epsilon / mu), epsilon.exp() * phi(-mu / 2.0 - epsilon / mu));
@@ -264,6 +274,20 @@ mod tests {
             RhoQuanta(budget.0 + 2).epsilon_bound(delta()) > 4.0,
             "not a quantum is given away"
         );
+    }
+
+    #[test]
+    fn a_budget_is_the_most_that_its_epsilon_permits() {
+        for epsilon in [0.01, 0.1, 0.5, 1.0, 2.0, 3.7, 8.0, 20.0, 100.0, 700.0] {
+            for delta in [1e-12, 1e-6, 1e-3, 0.4].map(|delta| Delta::new(delta).unwrap()) {
+                let budget = RhoQuanta::within(Epsilon::new(epsilon).unwrap(), delta);
+                assert!(budget.epsilon_bound(delta) <= epsilon, "{epsilon} {delta:?}");
+                // Two quanta, or what the last bits of its ρ tell apart.
+                let more = budget.0 + 2 + budget.0 / (1 << 44);
+                let beyond = RhoQuanta(more).epsilon_bound(delta);
+                assert!(beyond > epsilon * (1.0 - 1e-12), "{epsilon} {delta:?}: {beyond}");
+            }
+        }
     }
 
     #[test]
