@@ -9,6 +9,7 @@ import { fashion, models, writeTrainableFilter } from "./models.mjs";
 import { pageStart } from "./page-start.mjs";
 import { report } from "./report.mjs";
 import { serve } from "./serve.mjs";
+import { server } from "./server.mjs";
 import { sizes } from "./sizes.mjs";
 
 const HELP = `usage: just bench [--models DIR] [--runs N] [--only PART,…] [--json FILE]
@@ -17,11 +18,11 @@ const HELP = `usage: just bench [--models DIR] [--runs N] [--only PART,…] [--j
                  tests/bench/derive.py makes of it; without it only the library of
                  this repository is measured
   --runs N       timed runs of each variant, at least 20 (default 30)
-  --only PART    of inference, segments, library, training, memory, sizes, start;
-                 the report then keeps the other parts of the last JSON
+  --only PART    of inference, segments, library, training, memory, sizes, start,
+                 server; the report then keeps the other parts of the last JSON
   --json FILE    where the figures are kept (default tests/bench/results.json)`;
 
-const PARTS = ["inference", "segments", "library", "training", "memory", "sizes", "start"];
+const PARTS = ["inference", "segments", "library", "training", "memory", "sizes", "start", "server"];
 const here = (path) => new URL(path, import.meta.url).pathname;
 const { values: options } = parseArgs({
   options: {
@@ -112,6 +113,10 @@ if (parts.has("sizes")) measured.sizes = await sizes();
 if (parts.has("start")) {
   say("cold and warm start of the page at 10 Mbit/s");
   measured.start = await pageStart();
+}
+if (parts.has("server")) {
+  say("a server under load");
+  measured.server = await server();
 }
 const figures = {
   ...(options.only ? before : {}),

@@ -163,7 +163,48 @@ Bar: ≤ 2 MB over both: ${verdict(grown <= 2e6)}.
 ${table(["what", "growth, MB"], rows)}`;
 }
 
-const SECTIONS = { inference, segments, library, training, sizes, start, memory };
+function server({ round, reads, sum_bytes_per_s }) {
+  const rows = [
+    [
+      `${round.contributions} contributions of ${round.parameters} numbers (${mb(round.frame_bytes)} MB each), from the first until the result is in the catalog`,
+      `${round.cpu_s.toFixed(2)} s of the server's CPU, ${round.published_s.toFixed(2)} s in all`,
+      "< 2 s",
+      verdict(round.cpu_s < 2),
+    ],
+    [
+      "memory at its peak, after a tenth of them and after all",
+      `${mb(round.peak_bytes_after_a_tenth)} MB, ${mb(round.peak_bytes)} MB`,
+      "does not grow",
+      verdict(round.peak_bytes <= 1.1 * round.peak_bytes_after_a_tenth),
+    ],
+    [
+      "one core adds frames to a sum",
+      `${(sum_bytes_per_s / 1e9).toFixed(2)} GB/s`,
+      "≥ 1 GB/s",
+      verdict(sum_bytes_per_s >= 1e9),
+    ],
+    [
+      "tokens for them, each with a new profile",
+      `${((1e3 * round.tokens_cpu_s) / round.contributions).toFixed(2)} ms of CPU each`,
+    ],
+    ...reads.map(({ what, bytes, requests_per_s, p50_ms, p99_ms }) => {
+      const rate = `${Math.round(requests_per_s)} requests/s, ${mb(requests_per_s * bytes)} MB/s`;
+      const measured = `${rate}; ${ms(p50_ms)} ms, 99th percentile ${ms(p99_ms)} ms`;
+      const read = `reads of ${what}, ${bytes} bytes, while a round runs`;
+      // What is large is limited by its bytes, not by requests.
+      if (bytes > 1e5) return [read, measured];
+      const met = requests_per_s >= 5000 && p99_ms <= 20;
+      return [read, measured, "≥ 5,000 requests/s, ≤ 20 ms", verdict(met)];
+    }),
+  ];
+  return `## The server
+
+Over real sockets with SQLite and files on a disk, 8 connections; the load shares the machine with the server.
+
+${table(["what", "measured", "bar", ""], rows.map((row) => [...row, "", ""].slice(0, 4)))}`;
+}
+
+const SECTIONS = { inference, segments, library, training, sizes, start, memory, server };
 
 export function report(figures) {
   const { machine: m } = figures;
