@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::failure::{Failure, Result};
 use crate::http::listen::{self, Limits};
 use crate::http::{self, App, tls};
-use crate::privacy::{Ledger, NoiseSource};
+use crate::privacy::{Ledger, NoiseSource, Witness};
 use crate::registry::{self, Catalogs, Keys, Source};
 use crate::round::Rounds;
 use crate::services::Services;
@@ -45,8 +46,8 @@ pub struct Running {
     services: Services,
     stopping: watch::Sender<bool>,
     tasks: JoinSet<()>,
-    /// Keeps other processes off the data folder.
-    _lock: File,
+    /// Keeps other processes off data folder and database.
+    _lock: Lock,
 }
 
 impl Server {
@@ -160,6 +161,8 @@ pub(crate) async fn services(config: &Config, clock: Clock) -> Result<Services> 
     let store = Store::open(&config.store_path()?).await?;
     let ledger = Ledger::new(store.clone());
     let head = ledger.verify().await?;
+    let witness = Witness::in_folder(&config.data);
+    witness.check(&ledger).await?;
     tracing::info!(records = head.sequence, head = %head.hash, "privacy ledger verified");
     let keys = config.keys_folder();
     registry::private_folder(&keys)?;
@@ -171,6 +174,7 @@ pub(crate) async fn services(config: &Config, clock: Clock) -> Result<Services> 
     Ok(Services {
         blobs: Blobs::in_folder(&config.blob_folder()?)?,
         ledger,
+        witness,
         noise: NoiseSource::start()?,
         admission: Arc::new(admission),
         catalogs: Arc::new(catalogs),
@@ -199,15 +203,28 @@ pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stopping| *stopping).await);
 }
 
-/// Creates the data folder and keeps every other server off it: the ledger has one writer.
-pub(crate) fn lock(config: &Config) -> Result<File> {
-    let folder = &config.data;
+/// Keeps other processes off a data folder and a database until it is dropped.
+pub(crate) struct Lock {
+    _held: Vec<File>,
+}
+
+/// Creates the data folder and keeps every other server off it, and off the database where that lies elsewhere: the
+/// ledger has one writer.
+pub(crate) fn lock(config: &Config) -> Result<Lock> {
+    let (folder, store) = (&config.data, config.store_path()?);
     std::fs::create_dir_all(folder).while_doing(format!("creating {}", folder.display()))?;
-    let path = folder.join("lock");
-    let file = File::create(&path).while_doing(format!("creating {}", path.display()))?;
+    let mut held = vec![exclusive(&folder.join("lock"), folder)?];
+    if store.parent() != Some(folder.as_path()) {
+        held.push(exclusive(&store.with_added_extension("lock"), &store)?);
+    }
+    Ok(Lock { _held: held })
+}
+
+fn exclusive(path: &Path, what: &Path) -> Result<File> {
+    let file = File::create(path).while_doing(format!("creating {}", path.display()))?;
     file.try_lock().map_err(|_| {
-        Problem::new(Code::Conflict, format!("another process uses {}", folder.display()))
-            .with_hint("stop the server that runs on this data folder first")
+        Problem::new(Code::Conflict, format!("another process uses {}", what.display()))
+            .with_hint("stop the server that runs on it first")
     })?;
     Ok(file)
 }
@@ -221,4 +238,27 @@ async fn bind(wanted: SocketAddr, field: &str) -> Result<TcpListener> {
 
 fn address(listener: &TcpListener) -> Result<SocketAddr> {
     listener.local_addr().while_doing("asking for the address")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_server_writes_to_a_folder_and_to_a_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = |data: &str| Config::in_folder(folder.path().join(data));
+        let held = lock(&config("a")).unwrap();
+        assert!(lock(&config("a")).is_err_and(|problem| problem.is(Code::Conflict)));
+        drop(held);
+        lock(&config("a")).unwrap();
+        // Folders of their own, but one ledger.
+        let shared = |data: &str| Config {
+            store: format!("sqlite://{}", folder.path().join("shared.db").display()),
+            ..config(data)
+        };
+        let _held = lock(&shared("a")).unwrap();
+        assert!(lock(&shared("b")).is_err_and(|problem| problem.is(Code::Conflict)));
+        lock(&config("b")).unwrap();
+    }
 }

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use crate::admission::Admission;
 use crate::blob::Blobs;
 use crate::clock::Clock;
-use crate::privacy::{Ledger, NoiseSource};
+use crate::failure::Result;
+use crate::privacy::{Ledger, NoiseSource, Witness};
 use crate::registry::Catalogs;
 use crate::store::Store;
 
@@ -22,6 +23,8 @@ pub struct Services {
     pub clock: Clock,
     /// The privacy ledger.
     pub ledger: Ledger,
+    /// Its note beside the database.
+    pub witness: Witness,
     /// The noise thread.
     pub noise: NoiseSource,
     /// Tokens.
@@ -33,6 +36,11 @@ pub struct Services {
 }
 
 impl Services {
+    /// Notes the ledger's end outside of the database, after a debit.
+    pub(crate) async fn note_debit(&self) -> Result<()> {
+        self.witness.note(&self.ledger.head().await?)
+    }
+
     /// Tells listening consoles that something changed.
     pub(crate) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);

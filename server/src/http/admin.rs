@@ -122,6 +122,7 @@ pub(crate) async fn start_experiment(
     let proposal: Proposal = upload::json(&headers, body).await?;
     let library = Name::new(library)?;
     experiment::start(&app.services.store, &library, &proposal, app.services.clock.now()).await?;
+    app.services.note_debit().await?;
     tracing::info!(%library, experiment = %proposal.name, "experiment started");
     app.services.catalogs.issue(&library).await?;
     app.services.changed();

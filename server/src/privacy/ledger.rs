@@ -158,6 +158,20 @@ impl Ledger {
         Ok(head)
     }
 
+    /// Where the chain ends, unchecked.
+    pub(crate) async fn head(&self) -> Result<Head> {
+        head(&mut *self.0.read().await?).await
+    }
+
+    /// The hash of a record; `None` where there is no such record.
+    pub(super) async fn hash_of(&self, sequence: u64) -> Result<Option<String>> {
+        sqlx::query_scalar("SELECT hash FROM ledger WHERE sequence = ?")
+            .bind(sequence as i64)
+            .fetch_optional(&mut *self.0.read().await?)
+            .await
+            .while_doing("reading the ledger")
+    }
+
     /// The newest records with the state of each reservation, newest first.
     pub async fn newest(&self, limit: u32) -> Result<Vec<(Record, State)>> {
         let mut reading = self.0.read().await?;

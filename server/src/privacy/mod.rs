@@ -11,6 +11,7 @@ mod noise;
 mod release;
 mod reports;
 mod spending;
+mod witness;
 
 pub use band::Band;
 pub(crate) use band::Block;
@@ -22,3 +23,4 @@ pub(crate) use release::{Release, note, persist, persisted, release, reserve};
 pub use reports::ReportSpending;
 pub(crate) use reports::{debit_reports, report_spending};
 pub use spending::{Promise, Spending};
+pub use witness::Witness;

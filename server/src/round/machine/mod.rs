@@ -245,7 +245,10 @@ impl Machine {
         let round = Round { phase: Phase::Reserved, ..self.round.clone() };
         state::update(&mut writing, &self.task, Phase::Full, &round).await?;
         commit(writing).await?;
-        (self.round, self.reservation) = (round, Some(reservation));
+        self.round = round;
+        // Before any noise. If this fails, the reservation is given up for lost.
+        self.services.note_debit().await?;
+        self.reservation = Some(reservation);
         Ok(())
     }
 
