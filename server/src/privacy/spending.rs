@@ -106,7 +106,9 @@ impl Spending {
         let k = promise.max_participations as usize;
         let window: Vec<Debit> =
             debits.iter().copied().filter(|d| d.at + promise.period_s() > now).collect();
-        let next = Debit { at: now, round, rho: promise.cost() };
+        // As the ledger will date it: a clock that went back does not put a debit before the last one.
+        let at = debits.last().map_or(now, |last| now.max(last.at));
+        let next = Debit { at, round, rho: promise.cost() };
         Self {
             period: worst_placed(window.iter().copied(), k),
             next: worst_placed(window.iter().copied().chain([next]), k),
@@ -226,6 +228,19 @@ mod tests {
         let spending = Spending::after(&debits, &promise, 4, 2000);
         assert_eq!(spending.period, promise.cost().times(4));
         assert!(!spending.permits(), "five times ρ in four rounds is more than the budget");
+    }
+
+    #[test]
+    fn a_clock_that_went_back_makes_nothing_cheaper() {
+        let promise = promise(2.54, 1);
+        let day = 86_400;
+        let debit = |at, round| Debit { at, round, rho: promise.cost() };
+        // Two periods, each with a debit; then the clock says a day within the first one.
+        let debits = [debit(0, 1), debit(10 * day, 2), debit(40 * day, 3)];
+        let spending = Spending::after(&debits, &promise, 4, 5 * day);
+        assert_eq!(spending.lifetime, promise.cost().times(2));
+        assert!(spending.lifetime_next >= spending.lifetime, "clients refuse a ledger that fell");
+        assert_eq!(spending.next, promise.cost(), "k = 1: nobody is in two of them");
     }
 
     proptest! {
