@@ -205,9 +205,7 @@ impl Library {
 
     /// The versions that a task's round starts from; checked against the task's own digest of their weights.
     pub fn bases(&self, task: &TaskEntry) -> Result<Vec<&Arc<Version>>, Problem> {
-        use sha2::{Digest as _, Sha256};
-        let mut bases = Vec::new();
-        let mut hash = Sha256::new();
+        let mut bases: Vec<&Arc<Version>> = Vec::new();
         for (name, number) in task.patches.iter().zip(&task.base_versions) {
             let version = self.versions.get(&(name.clone(), *number)).ok_or_else(|| {
                 let broken = self.broken.iter().find(|b| b.name == *name && b.number == *number);
@@ -218,10 +216,10 @@ impl Library {
                     )
                 })
             })?;
-            hash.update(version.weights.digest.as_bytes());
             bases.push(version);
         }
-        match Digest::from_bytes(hash.finalize().into()) == task.base {
+        let weights = bases.iter().map(|version| version.weights.digest);
+        match backstitch_protocol::catalog::base(task.round, weights) == task.base {
             true => Ok(bases),
             false => Err(Problem::new(
                 Code::VersionStale,

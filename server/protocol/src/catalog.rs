@@ -5,12 +5,26 @@ use std::collections::BTreeMap;
 
 use backstitch_onnx::Digest;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::id::Name;
 use crate::measure::Measure;
 use crate::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ReportBudget, RhoQuanta};
 use crate::problem::{Code, Problem};
 use crate::token::TokenKey;
+
+/// Identifies what a contribution starts from: SHA-256 over a label, the round, and the digests of the weights of the
+/// task's patches in order.
+///
+/// The round belongs to it: a release that promotes nothing leaves the weights as they were, and what was made for one
+/// round must not count in the next, where the same device may be once more.
+pub fn base(round: u64, weights: impl IntoIterator<Item = Digest>) -> Digest {
+    let mut hash = Sha256::new();
+    hash.update(b"backstitch base v1\0");
+    hash.update(round.to_le_bytes());
+    weights.into_iter().for_each(|digest| hash.update(digest.as_bytes()));
+    Digest::from_bytes(hash.finalize().into())
+}
 
 /// A blob that the catalog vouches for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +97,7 @@ pub struct TaskEntry {
     pub patches: Vec<Name>,
     /// The version of each patch that the round starts from.
     pub base_versions: Vec<u32>,
-    /// Identifies the weights to train from: SHA-256 over the weights digests of the patches in order.
+    /// Identifies the round and the weights to train from: [`base`].
     pub base: Digest,
     /// Trainable parameters in all.
     pub parameters: u32,

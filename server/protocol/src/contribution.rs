@@ -3,7 +3,7 @@
 //! | offset | bytes | field |
 //! | --- | --- | --- |
 //! | 0 | 4 | `BSC1` |
-//! | 4 | 32 | digest of the weights that the device trained from |
+//! | 4 | 32 | base: digest of the round, and of the weights that the device trained from |
 //! | 36 | 32 | nullifier: one per device, task and round |
 //! | 68 | 4 | number of parameters, u32 little-endian |
 //! | 72 | 2n | the clipped update, i16 little-endian |
@@ -118,7 +118,7 @@ impl Contribution {
         Ok(Self { base: Digest::from_bytes(field(4)), nullifier: Nullifier(field(36)), values })
     }
 
-    /// The weights that the device trained from.
+    /// The round, and the weights that the device trained from: [`crate::catalog::base`].
     pub fn base(&self) -> Digest {
         self.base
     }

@@ -100,6 +100,28 @@ async fn a_profile_draws_one_token_for_a_release() {
 }
 
 #[tokio::test]
+async fn a_token_is_not_good_under_terms_that_it_was_not_drawn_for() {
+    let mut bench = Bench::new(&[("max_participations", 4)]).await;
+    bench.draw(1, 1).await.unwrap();
+    let library = bench.folder.path().join("library");
+    write_library(&library, 2, |library| {
+        library["tasks"][0]["tokens"] = true.into();
+        library["tasks"][0]["max_participations"] = 1.into();
+    });
+    let source = Source::parse(library.to_str().unwrap()).unwrap();
+    let Services { store, blobs, clock, .. } = &bench.services;
+    registry::import(store, blobs, &source, clock.now()).await.unwrap();
+    Rounds::start(&bench.services, &mut bench.runners).await.unwrap();
+    let task: TaskId = "toy.style".parse().unwrap();
+    let round = state::newest(&mut bench.services.store.read().await.unwrap(), &task).await;
+    let round = round.unwrap().unwrap();
+    assert_eq!((round.number, round.terms.max_participations), (2, 1));
+    // The round that it was drawn for will never be; so it does not count against its profile either.
+    assert!(bench.draw(1, 1).await.unwrap_err().is(Code::RoundClosed));
+    bench.draw(1, 2).await.unwrap();
+}
+
+#[tokio::test]
 async fn k_and_the_separation_hold_whatever_a_device_claims() {
     let bench = Bench::new(&[("min_separation", 2), ("max_participations", 2)]).await;
     bench.draw(1, 1).await.unwrap();

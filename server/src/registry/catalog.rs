@@ -11,7 +11,6 @@ use backstitch_protocol::catalog::{
 use backstitch_protocol::id::Name;
 use backstitch_protocol::privacy::RhoQuanta;
 use backstitch_protocol::token::TokenKey;
-use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 use tokio::sync::broadcast;
 
@@ -189,13 +188,6 @@ pub(crate) async fn libraries(connection: &mut Connection) -> Result<Vec<Name>> 
         .await
         .while_doing("reading libraries")?;
     names.into_iter().map(Name::new).collect()
-}
-
-/// Identifies the weights that a task's devices train from: SHA-256 over the identities of its patches' weights.
-pub(crate) fn base(identities: impl IntoIterator<Item = Digest>) -> Digest {
-    let mut hash = Sha256::new();
-    identities.into_iter().for_each(|identity| hash.update(identity.as_bytes()));
-    Digest::from_bytes(hash.finalize().into())
 }
 
 async fn next_version(connection: &mut Connection, library: &Name) -> Result<u64> {

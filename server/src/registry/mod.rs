@@ -9,8 +9,8 @@ mod secret;
 mod source;
 pub(crate) mod version;
 
+pub(crate) use catalog::libraries;
 pub use catalog::{Catalogs, Issued, News};
-pub(crate) use catalog::{base, libraries};
 pub use descriptor::{HeldOut, LibraryDescriptor, PrimaryDescriptor, TaskDescriptor};
 pub(crate) use import::set_terms;
 pub use import::{Imported, import};

@@ -119,8 +119,8 @@ impl Rounds {
         let handle = self.handle(task)?;
         let contribution =
             Contribution::decode(frame, handle.frame_values.load(Ordering::Acquire))?;
-        self.admit(task, &contribution, token).await?;
-        let posted = Posted { contribution, digest: Digest::of(frame) };
+        let round = self.admit(task, &contribution, token).await?;
+        let posted = Posted { contribution, digest: Digest::of(frame), round };
         let (reply, answer) = oneshot::channel();
         handle.commands.try_send(Command::Contribute(posted, reply)).map_err(|_| {
             Problem::new(Code::Unavailable, "too many contributions wait to be stored")
@@ -129,27 +129,29 @@ impl Rounds {
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Refuses a contribution without a token of the round that the catalog offers, where its task asks for one.
+    /// Refuses a contribution without a token of the round that the catalog offers, where its task asks for one, and
+    /// gives that round.
     async fn admit(
         &self,
         task: &TaskId,
         contribution: &Contribution,
         token: Option<&Token>,
-    ) -> Result<()> {
+    ) -> Result<Option<u64>> {
         let issued = self.services.catalogs.newest(&task.library)?;
         let offered = issued.catalog.tasks.iter().find(|offered| offered.name == task.name);
         let offered = offered.ok_or_else(|| not_found(format!("task {task}")))?;
         let nullifier = contribution.nullifier();
         let admission = &self.services.admission;
-        if offered.token_key.is_none()
-            || token.is_some_and(|t| admission.accepts(task, offered.round, &nullifier, t))
-        {
-            return Ok(());
+        if offered.token_key.is_none() {
+            return Ok(None);
+        }
+        if token.is_some_and(|t| admission.accepts(task, offered.round, &nullifier, t)) {
+            return Ok(Some(offered.round));
         }
         // A retry after its round's end still learns that it was counted.
         let mut reading = self.services.store.read().await?;
         if state::counted(&mut reading, task, nullifier.as_bytes()).await?.is_some() {
-            return Ok(());
+            return Ok(Some(offered.round));
         }
         let hint = "read the catalog again, and draw a token for its round";
         Err(match contribution.base() == offered.base {

@@ -240,6 +240,25 @@ pub(crate) async fn store_vectors(
     Ok(())
 }
 
+/// Gives an empty round the next number: the tokens drawn for the old one are for nothing, and count for nothing.
+pub(crate) async fn renumber(connection: &mut Connection, task: &TaskId, round: u64) -> Result<()> {
+    sqlx::query("DELETE FROM draws WHERE library = ? AND task = ? AND round = ?")
+        .bind(task.library.as_str())
+        .bind(task.name.as_str())
+        .bind(round as i64)
+        .execute(&mut *connection)
+        .await
+        .while_doing("forgetting draws")?;
+    sqlx::query("UPDATE rounds SET round = round + 1 WHERE library = ? AND task = ? AND round = ? AND contributions = 0")
+        .bind(task.library.as_str())
+        .bind(task.name.as_str())
+        .bind(round as i64)
+        .execute(connection)
+        .await
+        .while_doing("counting a round on")?;
+    Ok(())
+}
+
 /// Gives an empty round the newest terms.
 pub(crate) async fn set_terms(
     connection: &mut Connection,

@@ -3,6 +3,7 @@
 use backstitch_onnx::Digest;
 use backstitch_onnx::patch::Patch;
 use backstitch_protocol::Problem;
+use backstitch_protocol::catalog;
 use backstitch_protocol::contribution::MAX_PARAMETERS;
 use backstitch_protocol::measure;
 use backstitch_protocol::privacy::ClipNorm;
@@ -109,9 +110,9 @@ pub(crate) async fn load(blobs: &Blobs, version: &PatchVersion) -> Result<Patch>
     }
 }
 
-/// Identifies the champions' weights.
-pub(crate) fn base(champions: &[(u32, Patch)]) -> Digest {
-    crate::registry::base(champions.iter().map(|(_, patch)| patch.weights_digest()))
+/// Identifies the champions' weights in a round.
+pub(crate) fn base(round: u64, champions: &[(u32, Patch)]) -> Digest {
+    catalog::base(round, champions.iter().map(|(_, patch)| patch.weights_digest()))
 }
 
 /// Trainable parameters of all of them.

@@ -50,6 +50,7 @@ pub(super) fn posted(bytes: &[u8]) -> Posted {
     Posted {
         contribution: Contribution::decode(bytes, PARAMETERS).unwrap(),
         digest: Digest::of(bytes),
+        round: None,
     }
 }
 
@@ -339,7 +340,9 @@ async fn a_measured_quantile_moves_the_clip_norm_within_the_same_debit() {
                 backstitch_protocol::contribution::Nullifier::derive(&secret, &task, round.number);
             let contribution = Contribution::new(round.base, nullifier, clipped);
             let digest = Digest::of(&contribution.encode());
-            running.accept(&[Posted { contribution, digest }]).await.unwrap()[0].clone().unwrap();
+            running.accept(&[Posted { contribution, digest, round: None }]).await.unwrap()[0]
+                .clone()
+                .unwrap();
         }
         while running.advance().await.unwrap() {}
         assert!((clip_norm(&running) - expected).abs() < 0.02, "{}", clip_norm(&running));
@@ -397,12 +400,20 @@ async fn a_worse_candidate_is_held_back_and_a_good_one_promoted() {
     let services =
         services_of(folder.path(), 2, &hands, |descriptor| held_out(&library, descriptor)).await;
     let mut running = machine(&services).await;
-    let base = running.round().base;
+    let late = frame(running.round().base, 7, 1, &one_hot(0));
     for device in 0..2 {
         post(&mut running, device, &UPSIDE_DOWN).await.unwrap();
     }
     while running.advance().await.unwrap() {}
-    assert_eq!((running.round().number, running.round().base), (2, base), "the champion stays");
+    let versions = running.round().base_versions.clone();
+    assert_eq!((running.round().number, versions), (2, vec![1]), "the champion stays");
+    // From the same weights, but for the round before: its device may be in this one a second time.
+    let answer = running.accept(&[posted(&late)]).await.unwrap().pop().unwrap();
+    assert!(answer.unwrap_err().is(Code::VersionStale));
+    let guessed = frame(running.round().base, 7, 1, &one_hot(0));
+    let early = Posted { round: Some(1), ..posted(&guessed) };
+    let answer = running.accept(&[early]).await.unwrap().pop().unwrap();
+    assert!(answer.unwrap_err().is(Code::RoundClosed), "a token of round 1 is good for round 1");
     let (toy, style) = (task().library, backstitch_protocol::id::Name::new("style").unwrap());
     let mut reading = services.store.read().await.unwrap();
     let bad = version::find(&mut reading, &toy, &style, 2).await.unwrap().evaluation.unwrap();

@@ -34,6 +34,8 @@ pub(crate) struct Posted {
     pub(crate) contribution: Contribution,
     /// Of the frame's bytes: tells a retry from a reuse.
     pub(crate) digest: Digest,
+    /// The round that its token is for; `None` where the task asks for no token.
+    pub(crate) round: Option<u64>,
 }
 
 /// The answer to a contribution that counts.
@@ -189,6 +191,14 @@ impl Machine {
                 )),
             });
         }
+        // It may have waited while the round that its token is for was released.
+        if let Some(other) = posted.round.filter(|admitted| *admitted != round.number) {
+            return Ok(Err(Problem::new(
+                Code::RoundClosed,
+                format!("the token is for round {other}, open is round {}", round.number),
+            )
+            .with_hint("read the catalog again and train from its current version")));
+        }
         if contribution.base() != round.base {
             return Ok(Err(Problem::new(
                 Code::VersionStale,
@@ -343,15 +353,18 @@ impl Machine {
             return Ok((self.round.clone(), self.patches.clone()));
         }
         let blobs = &self.services.blobs;
-        // An empty round has promised nothing to anybody yet, so it takes the newest terms as well.
+        // An empty round takes the newest terms as well. Devices may hold its tokens, or train under the old terms, so it
+        // becomes another round: nobody counts under terms that its own ledger has not permitted.
         let terms = match self.round.contributions {
             0 => terms::descriptor(&mut *connection, &self.task).await?,
             _ => self.round.terms.clone(),
         };
         let champions = terms::champions(&mut *connection, blobs, &self.task, &terms).await?;
         let parameters = terms::count(&champions)?;
+        let number = self.round.number + u64::from(terms != self.round.terms);
         let round = Round {
-            base: terms::base(&champions),
+            number,
+            base: terms::base(number, &champions),
             base_versions: champions.iter().map(|(version, _)| *version).collect(),
             parameters,
             terms,
@@ -369,6 +382,9 @@ impl Machine {
                 ),
             )
             .with_hint(format!("promote after the round's release; {CHAMPION} stays as it is")));
+        }
+        if round.number != self.round.number {
+            state::renumber(&mut *connection, &self.task, self.round.number).await?;
         }
         state::update(&mut *connection, &self.task, self.round.phase, &round).await?;
         if round.contributions == 0 {
@@ -428,7 +444,7 @@ async fn open_round(
     let round = Round {
         number,
         phase: Phase::Open,
-        base: terms::base(champions),
+        base: terms::base(number, champions),
         base_versions: champions.iter().map(|(version, _)| *version).collect(),
         parameters,
         terms,
