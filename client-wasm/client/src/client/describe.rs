@@ -119,6 +119,7 @@ impl<P: Port> Client<P> {
             tasks,
             experiments,
             reports: reports_privacy(&catalog.reports, &ledger, now),
+            ever: ledger.as_ref().ok().map(|ledger| ever_privacy(&catalog.tasks, ledger)),
             ledger: ledger_state(&ledger),
             history: ledger.as_ref().map(history).unwrap_or_default(),
             sent: sent(catalog.tasks.first()),
@@ -225,6 +226,25 @@ fn reports_privacy(
         period_days: budget.period_days,
         certainty: certainty(spent),
         certainty_limit: certainty(budget.epsilon.value()),
+    }
+}
+
+/// Contributions to several tasks add their ρ, and reports their ε: composition of what one unit has sent.
+fn ever_privacy(tasks: &[TaskEntry], ledger: &Ledger) -> EverPrivacy {
+    let (reports, contributions): (Vec<_>, Vec<_>) =
+        ledger.sent().into_iter().partition(|entry| entry.kind == Kind::Report);
+    let delta = tasks.iter().map(|task| task.delta).reduce(|a, b| if b < a { b } else { a });
+    let sum = contributions.iter().try_fold(RhoQuanta::default(), |sum, e| sum.checked_add(e.rho));
+    let rho = sum.unwrap_or(RhoQuanta(u64::MAX));
+    let told = delta.map_or(0.0, |delta| rho.epsilon(delta));
+    let epsilon = told + ReportBudget::spent(reports.iter().map(|entry| entry.rho));
+    EverPrivacy {
+        contributions: contributions.len(),
+        reports: reports.len(),
+        rho: rho.rho(),
+        delta: delta.map_or(0.0, |delta| delta.value()),
+        epsilon,
+        certainty: certainty(epsilon),
     }
 }
 

@@ -226,13 +226,14 @@ impl Server {
 }
 
 fn task(round: u64, patches: &[(u32, &Patch)]) -> TaskEntry {
-    let digests: Vec<u8> =
-        patches.iter().flat_map(|(_, p)| *p.weights_digest().as_bytes()).collect();
     TaskEntry {
         name: name("personal-style"),
         patches: patches.iter().map(|(_, p)| name(&p.manifest().name)).collect(),
         base_versions: patches.iter().map(|(version, _)| *version).collect(),
-        base: Digest::of(&digests),
+        base: backstitch_protocol::catalog::base(
+            round,
+            patches.iter().map(|(_, p)| p.weights_digest()),
+        ),
         parameters: patches
             .iter()
             .flat_map(|(_, p)| p.weights().into_values())
@@ -548,6 +549,14 @@ fn what_is_previewed_is_what_is_sent_once() {
     // Forgetting does not renew the budget.
     block_on(client.forget()).unwrap();
     assert_eq!(block_on(open(&port).privacy()).unwrap().tasks[0].participations, 1);
+    // Nor does a period's end take back what was told.
+    port.unix_seconds.set(port.unix_seconds.get() + 31 * 86_400);
+    let later = block_on(open(&port).privacy()).unwrap();
+    assert_eq!((later.tasks[0].participations, later.tasks[0].spent_epsilon), (0, 0.0));
+    let ever = later.ever.unwrap();
+    assert_eq!((ever.contributions, ever.reports), (1, 0));
+    assert_eq!(ever.epsilon, privacy.tasks[0].spent_epsilon);
+    assert_eq!(ever.certainty, privacy.tasks[0].certainty);
 }
 
 #[test]
@@ -595,7 +604,8 @@ fn a_damaged_ledger_blocks_contributing_and_nothing_else() {
     server.borrow_mut().publish(2, 0.0);
     let client = open(&port);
     assert_eq!(block_on(client.contribute()).unwrap().reason.unwrap().code, "ledger_corrupt");
-    assert!(!block_on(client.privacy()).unwrap().ledger.intact);
+    let privacy = block_on(client.privacy()).unwrap();
+    assert!(!privacy.ledger.intact && privacy.ever.is_none(), "nobody can say what was sent");
     port.stored().insert(Scope::of(URL).key("device"), b"damaged".to_vec());
     let client = open(&port);
     assert_eq!(block_on(client.contribute()).unwrap().reason.unwrap().code, "ledger_corrupt");
@@ -655,6 +665,7 @@ fn reports_stop_where_the_device_would_say_too_much() {
         teach(&client, 1);
         let privacy = block_on(client.privacy()).unwrap();
         assert_eq!(privacy.experiments[0].reported, seed <= 2, "{seed}");
+        assert_eq!(privacy.ever.unwrap().epsilon, privacy.reports.spent_epsilon);
         assert!((privacy.reports.spent_epsilon - 1.5 * f64::from(seed.min(2))).abs() < 1e-5);
         assert_eq!(server.borrow().reports.len(), seed.min(2) as usize);
     }

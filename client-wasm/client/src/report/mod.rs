@@ -12,12 +12,14 @@ use crate::session::Stage;
 use crate::training::Score;
 
 mod library;
+mod privacy;
 
 pub(crate) use library::label_counts;
 pub use library::{
     BrokenInfo, Graph, GraphEdge, GraphNode, LibraryInfo, OperatorCount, PatchInfo, PersonalInfo,
     PrimaryInfo, TensorInfo, VersionInfo,
 };
+pub use privacy::{EverPrivacy, ReportsPrivacy};
 
 /// How opening goes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -418,17 +420,6 @@ pub struct ExperimentPrivacy {
     pub epsilon: f64,
 }
 
-/// What the reports of all experiments may tell about this device, and have told within the running period.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[allow(missing_docs, reason = "named as in TaskPrivacy")]
-pub struct ReportsPrivacy {
-    pub spent_epsilon: f64,
-    pub epsilon: f64,
-    pub period_days: u32,
-    pub certainty: f64,
-    pub certainty_limit: f64,
-}
-
 /// The device's ledger.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "see Ledger")]
@@ -465,6 +456,8 @@ pub struct Privacy {
     pub experiments: Vec<ExperimentPrivacy>,
     /// Their reports in all.
     pub reports: ReportsPrivacy,
+    /// Everything since the first contribution; null where the ledger cannot be read.
+    pub ever: Option<EverPrivacy>,
     /// The ledger.
     pub ledger: LedgerState,
     /// What left this device, newest first, by its ledger.

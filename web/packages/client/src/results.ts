@@ -1,5 +1,4 @@
-// What comes out. Field names are those of the wire and of the manifests. The bindings of `client-wasm` include this file,
-// so it imports nothing.
+// What comes out, in the wire's and the manifests' names. The bindings of `client-wasm` include this file: no imports.
 
 /** Feature name to value, such as `"image.noise"`. Units and ranges: `library().features`. */
 export type FeatureVector = Record<string, number>;
@@ -42,7 +41,6 @@ export interface Candidate {
   cost_bytes: number;
   /** Tensors of the primary that it reads or changes. */
   sites: string[];
-  /** Each requirement against the value found. */
   requirements: {
     feature: string;
     at_least?: number;
@@ -254,6 +252,8 @@ export interface Privacy {
   }[];
   /** What the reports of all experiments may tell about this device in a period, and have told in the running one. */
   reports: Account;
+  /** What all that ever left this device may have told, in whichever period; null where the ledger cannot be read. */
+  ever: Record<"contributions" | "reports" | "rho" | "delta" | "epsilon" | "certainty", number> | null;
   ledger: { entries: number; head: string; intact: boolean; problem: Reason | null };
   /** What left this device, newest first, by its ledger. */
   history: SentEntry[];

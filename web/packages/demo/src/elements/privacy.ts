@@ -65,8 +65,8 @@ export class PrivacyPanel extends StudioElement {
       heading="Your privacy"
       hint="Kept on this device; it blocks a contribution that would break the promise."
     >
-      <div class="gauge">${gauge(task)}</div>
-      <p class="sentence" id="odds">${oddsSentence(task?.spent_epsilon ?? 0)}</p>
+      <div class="gauge">${gauge(model?.privacy.ever?.certainty ?? 0.5, task)}</div>
+      <p class="sentence" id="odds">${model ? oddsSentence(model.privacy.ever) : nothing}</p>
       ${model && !model.privacy.ledger.intact ? html`<p class="small" id="closed" role="status">${closed(model.privacy.ledger.problem)}</p>` : nothing}
       ${task ? this.#numbers(task) : nothing} ${this.#history()}
       <div class="row">
@@ -102,7 +102,7 @@ export class PrivacyPanel extends StudioElement {
         `within ${task.period_days} days`,
       ],
       [
-        "Spent so far",
+        "Spent in this period",
         `ε ${task.spent_epsilon.toFixed(2)}`,
         `ρ ${task.spent_rho.toFixed(4)}, at δ = ${task.delta.toExponential(0)}`,
       ],
@@ -114,9 +114,10 @@ export class PrivacyPanel extends StudioElement {
       [
         "The promise",
         `ε ${task.epsilon.toFixed(2)}`,
-        `certainty at most ${wholePercent(task.certainty_limit)} %`,
+        `in any ${task.period_days} days, certainty at most ${wholePercent(task.certainty_limit)} %`,
       ],
       ...this.#reports(),
+      ...this.#ever(),
       ["Noise", `${task.noise_multiplier.toFixed(2)} × clip norm`, `clip norm ${task.clip_norm}`],
     ];
     return html`<details>
@@ -145,6 +146,19 @@ export class PrivacyPanel extends StudioElement {
         "Reports of experiments",
         `ε ${reports.spent_epsilon.toFixed(2)} of ${reports.epsilon.toFixed(2)}`,
         `within ${reports.period_days} days, certainty at most ${wholePercent(reports.certainty)} %`,
+      ],
+    ];
+  }
+
+  /** The promise is for a period; what was learnt stays learnt. */
+  #ever(): [string, string, string][] {
+    const ever = this.studio.model?.privacy.ever;
+    if (!ever) return [];
+    return [
+      [
+        "Since the first",
+        `ε ${ever.epsilon.toFixed(2)}`,
+        `${ever.contributions} contributions, ${ever.reports} reports`,
       ],
     ];
   }
@@ -187,14 +201,14 @@ function closed(problem: Reason | null): string {
   return `Contributing is closed on this device. ${problem?.message ?? ""}${problem?.hint ? `; ${problem.hint}` : ""}.`;
 }
 
-/** A half circle from 50 % to 100 %. */
-function gauge(task: TaskPrivacy | undefined) {
-  const [now, promise] = [task?.certainty ?? 0.5, task?.certainty_limit ?? 0.5];
+/** A half circle from 50 % to 100 %: what all that was sent may have told, before the promise for one period. */
+function gauge(now: number, task: TaskPrivacy | undefined) {
+  const promise = task?.certainty_limit ?? 0.5;
   const share = (certainty: number): number => Math.min(1, Math.max(0, (certainty - 0.5) * 2));
   return html`<svg
     viewBox="0 0 220 132"
     role="img"
-    aria-label=${`An observer's certainty: at most ${wholePercent(now)} percent now, at most ${wholePercent(promise)} percent ever`}
+    aria-label=${`An observer's certainty: at most ${wholePercent(now)} percent now, the promise for ${task?.period_days ?? 0} days is at most ${wholePercent(promise)} percent`}
   >
     ${svg`<path class="whole" d=${arcPath(110, 108, 88, 1)}></path>
       <path class="promise" d=${arcPath(110, 108, 88, share(promise))}></path>

@@ -42,8 +42,9 @@ describe("odds", () => {
   });
 
   it("are said plainly and never rounded down", () => {
-    expect(oddsSentence(1)).toBe("An observer's certainty about you can rise from 50 % to at most 74 %.");
-    expect(oddsSentence(0)).toContain("Nothing was sent");
+    expect(oddsSentence({ epsilon: 1 })).toContain("certainty about you can rise from 50 % to at most 74 %.");
+    expect(oddsSentence({ epsilon: 0 })).toContain("Nothing was sent");
+    expect(oddsSentence(null)).toContain("cannot be read");
     expect(wholePercent(0.73)).toBe("73");
     expect(wholePercent(0.9999)).toBe("99.99");
     expect(wholePercent(0.99991)).toBe("100.00");

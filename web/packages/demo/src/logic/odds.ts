@@ -5,10 +5,12 @@ export function certainty(epsilon: number): number {
   return 1 / (1 + Math.exp(-epsilon));
 }
 
-export function oddsSentence(epsilon: number): string {
-  if (epsilon <= 0)
+/** Of everything that ever left this device; null where its ledger cannot tell. */
+export function oddsSentence(ever: { epsilon: number } | null): string {
+  if (!ever) return "This device's ledger cannot be read, so it cannot say what an observer may have learnt.";
+  if (ever.epsilon <= 0)
     return "Nothing was sent, so nobody has learnt anything: an observer's certainty about you stays at 50 %.";
-  return `An observer's certainty about you can rise from 50 % to at most ${wholePercent(certainty(epsilon))} %.`;
+  return `By all that was ever sent from here, an observer's certainty about you can rise from 50 % to at most ${wholePercent(certainty(ever.epsilon))} %.`;
 }
 
 /** Never rounded down: the promise is an upper bound. */
