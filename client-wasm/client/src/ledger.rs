@@ -223,7 +223,7 @@ impl Ledger {
                 what,
                 format!(
                     "it may contribute again in round {}",
-                    last + u64::from(task.min_separation)
+                    last.saturating_add(u64::from(task.min_separation))
                 ),
             );
         }
@@ -406,6 +406,14 @@ mod tests {
         assert!(ledger.sent().is_empty());
         contribute(&mut ledger, 1, NOW);
         assert_eq!(ledger.recent(&task(1), NOW).len(), 1);
+    }
+
+    #[test]
+    fn a_round_at_the_end_of_numbers_is_refused_like_any_other() {
+        let mut ledger = Ledger::default();
+        contribute(&mut ledger, u64::MAX, NOW);
+        let refused = ledger.permit(&task(3), NOW).unwrap_err();
+        assert!(refused.is(Code::ParticipationLimit), "{refused}");
     }
 
     #[test]
