@@ -60,6 +60,29 @@ quantity! {
     Delta, |v| v > 0.0 && v < 1.0, "(0, 1)"
 }
 
+impl NoiseMultiplier {
+    /// The smallest multiplier, in thousandths, at which so many releases stay within a budget: what is printed for
+    /// people to copy must be accepted by the ledger, which rounds each release's cost up.
+    pub fn within(budget: RhoQuanta, releases: u32) -> Result<Self, Problem> {
+        let releases = u64::from(releases.max(1));
+        if budget.0 < releases {
+            return Err(Problem::new(
+                Code::PrivacyInvalid,
+                format!("{releases} releases do not fit into ρ = {:.7}", budget.rho()),
+            )
+            .with_hint("promise a larger ε, or allow fewer participations"));
+        }
+        let mut thousandths = (1000.0 * (releases as f64 / (2.0 * budget.rho())).sqrt()).ceil();
+        loop {
+            let z = Self::new(thousandths / 1000.0)?;
+            if RhoQuanta::of_release(z).times(releases) <= budget {
+                return Ok(z);
+            }
+            thousandths += 1.0;
+        }
+    }
+}
+
 /// zCDP in integer quanta of 2⁻²⁰, so that a ledger adds without rounding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -174,8 +174,7 @@ impl Forecast {
     }
 
     fn promise(&self, epsilon: Epsilon, delta: Delta) -> Result<PromiseLine> {
-        let rho = RhoQuanta::within(epsilon, delta).rho() / f64::from(self.participations);
-        let z = NoiseMultiplier::new((1.0 / (2.0 * rho)).sqrt())?;
+        let z = NoiseMultiplier::within(RhoQuanta::within(epsilon, delta), self.participations)?;
         Ok(PromiseLine {
             epsilon: epsilon.value(),
             noise_multiplier: z.value(),
@@ -233,6 +232,35 @@ mod tests {
             let line = forecast(parameters, None).promise(epsilon, delta).unwrap();
             assert!((line.noise_multiplier - 2.54).abs() < 0.01, "{}", line.noise_multiplier);
             assert!(line.smallest_round.abs_diff(smallest) <= 2, "{parameters}: {line:?}");
+        }
+    }
+
+    /// What is printed is what an operator copies into library.json, and what the ledger then holds the task to.
+    #[test]
+    fn what_is_forecast_is_what_the_ledger_permits() {
+        use crate::privacy::Promise;
+        let delta = Delta::new(1e-6).unwrap();
+        for epsilon in [0.5, 1.0, 2.0, 3.3, 4.0, 8.0] {
+            for participations in [1, 3, 4, 7, 12, 52] {
+                let asked = Forecast { participations, ..forecast(330, None) };
+                let epsilon = Epsilon::new(epsilon).unwrap();
+                let printed =
+                    format!("{:.3}", asked.promise(epsilon, delta).unwrap().noise_multiplier);
+                let z: f64 = printed.parse().unwrap();
+                let promise = |z| Promise {
+                    noise_multiplier: NoiseMultiplier::new(z).unwrap(),
+                    max_participations: participations,
+                    period_days: 30,
+                    epsilon,
+                    delta,
+                };
+                promise(z).check().unwrap();
+                let costs = promise(z).cost().times(participations.into());
+                assert!(costs.epsilon(delta) <= costs.epsilon_bound(delta));
+                assert!(costs.epsilon_bound(delta) <= epsilon.value(), "{costs:?}");
+                // Two thousandths less are refused, so nothing is given away either.
+                assert!(promise(z - 0.002).check().is_err(), "ε = {epsilon:?}, z = {z}");
+            }
         }
     }
 

@@ -52,9 +52,7 @@ impl Promise {
         let worst = cost.times(u64::from(self.max_participations));
         if worst > budget {
             let fitting = self.max_participations.min((budget.0 / cost.0.max(1)) as u32);
-            // Rounded up, so that what is suggested is accepted.
-            let z = (f64::from(self.max_participations) / (2.0 * budget.rho())).sqrt();
-            let z = (z * 1000.0).ceil() / 1000.0;
+            let z = NoiseMultiplier::within(budget, self.max_participations)?.value();
             return Err(Problem::new(
                 Code::PrivacyInvalid,
                 format!(
