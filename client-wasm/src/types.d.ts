@@ -17,7 +17,7 @@ export interface OpenOptions {
   cost_limit_ms?: number;
   /** Bytes of weights that the stitched patches may have together. Default: no limit. */
   cost_limit_bytes?: number;
-  /** What a millisecond must gain at least, for a patch to be worth it. Default: 0. */
+  /** What a millisecond must gain at least, for a patch to be worth it, and may lose where it is saved. Default: 0. */
   gain_per_ms?: number;
   /** `false` keeps nothing beyond this page. Default `true`: IndexedDB. */
   persist?: boolean;

@@ -61,7 +61,7 @@ test("five lines give a first result, built by Vite, under a strict policy", asy
   assert.equal(outcome.error, undefined);
   assert.equal(outcome.output.length, 10);
   assert.match(outcome.version, /^bs1-[0-9a-f]{20}$/);
-  assert.equal(outcome.candidates.length, 5);
+  assert.equal(outcome.candidates.length, 6);
   for (const candidate of outcome.candidates)
     assert.ok(candidate.reason.length > 10, JSON.stringify(candidate));
   assert.ok(outcome.cost.total_ms > 0);

@@ -55,6 +55,7 @@ impl<P: Port> Client<P> {
                 ReasonCode::Chosen
                     | ReasonCode::GainNotPositive
                     | ReasonCode::GainBelowCost
+                    | ReasonCode::NotNeeded
                     | ReasonCode::OverLimit
                     | ReasonCode::Outweighed
             )

@@ -1,4 +1,6 @@
-//! Which patches to stitch for this input: the set of the highest expected gain that respects the cost limit.
+//! Which patches to stitch for this input: the set of the highest expected gain that respects the cost limit. A patch
+//! that answers from an early tensor, so that the rest of the primary need not run, may be part of it although it
+//! loses: where the limit cannot be kept without.
 //!
 //! Pure and exact. Every candidate gets a reason, chosen or not. Ties have a total order, so the same input gives
 //! the same set on every machine: more gain, then less time, then fewer patches, then the earlier in the library.
@@ -16,6 +18,9 @@ use crate::analysis::FeatureVector;
 
 /// Most patches that one library may offer, so that the exact search stays within a millisecond.
 pub const MAX_CANDIDATES: usize = 24;
+
+/// The share of the primary's time that a shortcut saves at least. What saves less only replaces like by like.
+const SHORTCUT: f64 = 0.1;
 
 /// A patch that could be stitched, in stitching order among its peers.
 #[derive(Clone, Debug)]
@@ -43,7 +48,8 @@ pub struct CostLimit {
     pub ms: Option<f64>,
     /// Bytes of the weights of all stitched patches; `None` for no limit.
     pub bytes: Option<u64>,
-    /// What a millisecond must gain at least to be worth it, per patch; 0 where left out.
+    /// What a millisecond must gain at least to be worth it; 0 where left out. Gains are compared after this much is
+    /// taken off them for the time of their patch.
     pub gain_per_ms: Option<f64>,
 }
 
@@ -77,6 +83,8 @@ pub enum ReasonCode {
     GainNotPositive,
     /// Would help less than its time is worth.
     GainBelowCost,
+    /// Would save time and lose by it; the limit is kept without.
+    NotNeeded,
     /// Its weights change nothing yet.
     NotTrained,
     /// Too dear even alone.
@@ -157,7 +165,8 @@ pub fn select(
     choice: &Choice,
 ) -> Result<Selection, Problem> {
     let price = limit.gain_per_ms.unwrap_or(0.0);
-    let judged: Vec<Judged> = candidates.iter().map(|c| Judged::of(features, c, price)).collect();
+    let judge = |c: &Candidate<'_>| Judged::of(features, c, price, primary_ms);
+    let judged: Vec<Judged> = candidates.iter().map(judge).collect();
     match choice {
         Choice::Auto => Ok(automatic(features, candidates, judged, limit, primary_ms)),
         Choice::None => Ok(named(candidates, judged, &[])),
@@ -171,6 +180,8 @@ pub fn select(
 /// What the selector says of one candidate, before any competition.
 struct Judged {
     gain: Option<f64>,
+    /// The gain less the price of its time.
+    worth: f64,
     correction: f64,
     requirements: Vec<Checked>,
     /// Why it is out, if it is.
@@ -178,7 +189,12 @@ struct Judged {
 }
 
 impl Judged {
-    fn of(features: &FeatureVector, candidate: &Candidate<'_>, price: f64) -> Self {
+    fn of(
+        features: &FeatureVector,
+        candidate: &Candidate<'_>,
+        price: f64,
+        primary_ms: f64,
+    ) -> Self {
         let selector = candidate.selector;
         let requirements: Vec<Checked> = selector
             .requires
@@ -202,8 +218,10 @@ impl Judged {
             });
         let correction = candidate.correction;
         let gain = gain.map(|gain| gain + correction).filter(|gain| gain.is_finite());
-        let refusal = reason::refusal(candidate, &requirements, gain, features, price);
-        Self { gain, correction, requirements, refusal }
+        let worth = gain.unwrap_or_default() - price * candidate.cost_ms;
+        let refusal = reason::refusal(candidate, &requirements, gain, features)
+            .or_else(|| reason::not_worth(candidate, gain, worth, primary_ms));
+        Self { gain, worth, correction, requirements, refusal }
     }
 
     fn decide(self, chosen: bool, reason_code: ReasonCode, reason: String) -> Decision {
@@ -230,7 +248,7 @@ fn automatic(
         .filter(|(_, (_, j))| j.refusal.is_none())
         .map(|(index, (c, j))| search::Item {
             index,
-            gain: search::billionths(j.gain.unwrap_or_default()).max(1),
+            gain: search::billionths(j.worth),
             ns: search::nanoseconds(c.cost_ms),
             bytes: c.cost_bytes,
             rivals: rivals(candidates, index),
@@ -246,7 +264,7 @@ fn automatic(
                 ReasonCode::Chosen,
                 reason::chosen(&candidates[index], &judged.requirements, judged.gain, features),
             ),
-            false => reason::competed(candidates, index, chosen, limit, primary_ms),
+            false => reason::competed(candidates, index, chosen, limit, primary_ms, judged.worth),
         };
         judged.decide(code == ReasonCode::Chosen, code, reason)
     });

@@ -1,6 +1,6 @@
 //! The sentences that say why. One per decision, with the numbers it rests on.
 
-use super::{Candidate, Checked, CostLimit, ReasonCode, rivals};
+use super::{Candidate, Checked, CostLimit, ReasonCode, SHORTCUT, rivals};
 use crate::analysis::FeatureVector;
 
 /// Why the selector itself rules a candidate out, if it does.
@@ -9,7 +9,6 @@ pub(super) fn refusal(
     requirements: &[Checked],
     gain: Option<f64>,
     features: &FeatureVector,
-    price: f64,
 ) -> Option<(ReasonCode, String)> {
     if !candidate.has_effect {
         let reason = "Not trained yet: with its initial weights it changes nothing.";
@@ -27,14 +26,28 @@ pub(super) fn refusal(
         let reason = format!("{} is {}; {bound}.", unmet.feature, number(value));
         return Some((ReasonCode::RequirementNotMet, reason));
     }
-    let Some(gain) = gain else {
+    if gain.is_none() {
         let weights = &candidate.selector.gain.weights;
         let feature = weights.keys().find(|name| features.value(name).is_none());
         return Some((
             ReasonCode::FeatureMissing,
             missing(feature.map_or("a feature", String::as_str)),
         ));
-    };
+    }
+    None
+}
+
+/// Why a candidate is not worth its time, whatever the others do. A shortcut may be, where time is short.
+pub(super) fn not_worth(
+    candidate: &Candidate<'_>,
+    gain: Option<f64>,
+    worth: f64,
+    primary_ms: f64,
+) -> Option<(ReasonCode, String)> {
+    let gain = gain.unwrap_or_default();
+    if candidate.cost_ms < -SHORTCUT * primary_ms {
+        return None;
+    }
     if gain <= 0.0 {
         let corrected = corrected(candidate.correction);
         let reason = format!(
@@ -43,13 +56,12 @@ pub(super) fn refusal(
         );
         return Some((ReasonCode::GainNotPositive, reason));
     }
-    let worth = price * candidate.cost_ms;
-    (gain < worth).then(|| {
+    (worth < 0.0).then(|| {
         let reason = format!(
             "The expected gain of {} is below its cost: {} must gain {}.",
             number(gain),
             milliseconds(candidate.cost_ms),
-            number(worth),
+            number(gain - worth),
         );
         (ReasonCode::GainBelowCost, reason)
     })
@@ -74,8 +86,13 @@ pub(super) fn chosen(
         found.extend(most.map(|(name, value, _)| format!("{name} is {}", number(value))));
     }
     let cause = if found.is_empty() { String::new() } else { format!("{}: ", found.join(", ")) };
+    let (saves, loses) = (candidate.cost_ms < 0.0, gain.is_some_and(|gain| gain < 0.0));
     let gain = number(gain.unwrap_or_default());
     let corrected = corrected(candidate.correction);
+    if saves && loses {
+        let saved = milliseconds(-candidate.cost_ms);
+        return format!("{cause}saves {saved} for an expected gain of {gain}{corrected}.");
+    }
     format!("{cause}an expected gain of {gain}{corrected} for {}.", milliseconds(candidate.cost_ms))
 }
 
@@ -86,8 +103,14 @@ pub(super) fn competed(
     chosen: u32,
     limit: &CostLimit,
     primary_ms: f64,
+    worth: f64,
 ) -> (ReasonCode, String) {
     let candidate = &candidates[index];
+    if candidate.cost_ms < 0.0 && worth <= 0.0 {
+        let saved = milliseconds(-candidate.cost_ms);
+        let reason = format!("It would save {saved} and lose by it: the limit is kept without.");
+        return (ReasonCode::NotNeeded, reason);
+    }
     if let Some(ms) = limit.ms.filter(|ms| candidate.cost_ms > ms - primary_ms) {
         let left = (ms - primary_ms).max(0.0);
         let reason = format!(

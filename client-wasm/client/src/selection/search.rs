@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-/// An eligible candidate: its gain is positive.
+/// An eligible candidate: it gains, or it saves time.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
     /// Its bit in the result.
@@ -70,19 +70,27 @@ impl State {
     }
 }
 
-/// The best set, as bits of the items' indices. The empty set always stands: the primary runs even where it alone
-/// breaks the limit.
+/// The best set, as bits of the items' indices. Where none keeps the limit of time, not even the primary alone, it is the
+/// quickest.
 pub(super) fn best(items: &[Item], left: Left) -> u32 {
+    let found = best_within(items, left).unwrap_or_else(|| {
+        let saving = items.iter().map(|item| Item { gain: -item.ns, ..item.clone() });
+        let any = Left { ns: i64::MAX / 2, ..left };
+        best_within(&saving.collect::<Vec<_>>(), any).unwrap_or_default()
+    });
+    found.set
+}
+
+fn best_within(items: &[Item], left: Left) -> Option<State> {
     // Time is only ever returned by replacing something dearer.
     let returned: i64 = items.iter().map(|item| item.ns.min(0)).sum();
     let room = Left { ns: left.ns.saturating_sub(returned), bytes: left.bytes };
     let weighed = items.iter().fold(0u64, |sum, item| sum.saturating_add(item.bytes)) > left.bytes;
     let [first, second] = halves(components(items)).map(|half| sets(&half, room, weighed));
-    let found = match weighed {
+    match weighed {
         true => join_within_bytes(&first, &second, left),
         false => join(&first, &second, left),
-    };
-    found.set
+    }
 }
 
 /// The sets of allies among items that exclude one another, directly or through others; most are one item alone.
@@ -161,26 +169,27 @@ fn merge(one: &[State], other: impl Iterator<Item = State>, weighed: bool) -> Ve
 }
 
 /// The best union within the time that is left. Both lists are sorted, and better from set to set.
-fn join(first: &[State], second: &[State], left: Left) -> State {
-    let (mut best, mut within) = (State::default(), 0);
+fn join(first: &[State], second: &[State], left: Left) -> Option<State> {
+    let (mut best, mut within) = (None::<State>, 0);
     for state in first.iter().rev() {
         while second.get(within).is_some_and(|other| state.ns + other.ns <= left.ns) {
             within += 1;
         }
         if let Some(other) = second[..within].last() {
-            best = best.better(state.and(*other));
+            let union = state.and(*other);
+            best = Some(best.map_or(union, |best| best.better(union)));
         }
     }
     best
 }
 
 /// The same where bytes decide too: the best partners by bytes are kept in a Fenwick tree (Fenwick 1994).
-fn join_within_bytes(first: &[State], second: &[State], left: Left) -> State {
+fn join_within_bytes(first: &[State], second: &[State], left: Left) -> Option<State> {
     let mut weights: Vec<u64> = second.iter().map(|state| state.bytes).collect();
     weights.sort_unstable();
     weights.dedup();
     let mut tree: Vec<Option<State>> = vec![None; weights.len() + 1];
-    let (mut best, mut within) = (State::default(), 0);
+    let (mut best, mut within) = (None::<State>, 0);
     for state in first.iter().rev() {
         while let Some(other) = second.get(within).filter(|o| state.ns + o.ns <= left.ns) {
             let mut at = weights.partition_point(|bytes| *bytes < other.bytes) + 1;
@@ -193,7 +202,8 @@ fn join_within_bytes(first: &[State], second: &[State], left: Left) -> State {
         let Some(bytes) = left.bytes.checked_sub(state.bytes) else { continue };
         let mut at = weights.partition_point(|weight| *weight <= bytes);
         while at > 0 {
-            best = tree[at].map_or(best, |other| best.better(state.and(other)));
+            let union = tree[at].map(|other| state.and(other));
+            best = best.zip(union).map(|(best, union)| best.better(union)).or(best).or(union);
             at &= at - 1;
         }
     }

@@ -22,16 +22,19 @@ CHANNELS = {"stem": (1, 16), "middle": (16, 28), "last": (28, 56)}
 
 
 class CompactNet(nn.Module):
-    """As it is trained. The stem is one 3x3 convolution; each of the three stages halves the picture."""
+    """As it is trained. The stem is one 3x3 convolution; each of the three stages halves the picture. A stem that is given
+    stays as it is."""
 
-    def __init__(self):
+    def __init__(self, stem=None):
         super().__init__()
+        self.given = {"stem": stem} if stem else {}
         for name, (inputs, outputs) in CHANNELS.items():
-            setattr(self, name, Normalised(inputs, outputs))
+            if name not in self.given:
+                setattr(self, name, Normalised(inputs, outputs))
         self.head = nn.Linear(CHANNELS["last"][1], 10)
 
     def forward(self, image):
-        return run(image, {name: getattr(self, name) for name in CHANNELS}, self.head)
+        return run(image, {name: self.given.get(name) or getattr(self, name) for name in CHANNELS}, self.head)
 
 
 def run(image, conv, head):
@@ -43,20 +46,20 @@ def run(image, conv, head):
 
 def fold(net):
     weights = {}
-    for name in CHANNELS:
+    for name in CHANNELS.keys() - net.given.keys():
         weights[name + ".weight"], weights[name + ".bias"] = getattr(net, name).folded()
     weights["head.weight"], weights["head.bias"] = net.head.weight.detach(), net.head.bias.detach()
     return weights
 
 
-def train(data, teacher, epochs=EPOCHS, log=print):
-    """Returns the folded weights."""
+def train(data, teacher, stem=None, epochs=EPOCHS, log=print):
+    """Returns the folded weights, without those of a stem that is given."""
     torch.manual_seed(SEED)
     generator = torch.Generator().manual_seed(SEED)
     images, labels = data.train
     # The teacher answers once for each picture and its mirror image; a shift of two pixels changes its mind little.
     wanted = torch.stack([F.softmax(teacher.batched(x) / TEMPERATURE, 1) for x in (images, images.flip(3))])
-    net = CompactNet().to(memory_format=torch.channels_last)
+    net = CompactNet(stem).to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY)
     steps_per_epoch = len(images) // BATCH
     total, warm, step = epochs * steps_per_epoch, steps_per_epoch, 0

@@ -4,7 +4,7 @@
 
 About 35 minutes on one core. `--cache DIR` keeps the trained networks there, and uses them when they exist.
 `--only compact` makes the library `fashion-compact` beside this one, for the committed primary; `--only choice` keeps all
-models and makes the probes and selectors of both libraries.
+models and makes the probes and selectors of both libraries; `--only early` makes the patch `early-answer`.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import choose
 import compact as compact_model
 import deblur
 import denoiser
+import early
 import golden
 import graphs
 import held_out
@@ -73,7 +74,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path, help="folder with the four idx files of Fashion-MNIST")
     parser.add_argument("--cache", type=Path, help="folder for the trained networks")
-    parser.add_argument("--only", choices=["compact", "choice"], help="make this part alone")
+    parser.add_argument("--only", choices=["compact", "choice", "early"], help="make this part alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.time()
@@ -83,6 +84,10 @@ def main():
     if options.only:
         primary = (FOLDER / "primary.onnx").read_bytes()
         frozen = primary_model.FrozenNet(primary_model.weights_of(primary))
+        if options.only == "early":
+            early_answer(data, primary, frozen, options.cache, log)
+            write_library()
+            return
         if options.only == "choice":
             committed = {name: (FOLDER / "patches" / name / "patch.onnx").read_bytes() for name in choose.ORDER}
             image_patches(data, primary, committed, log)
@@ -101,6 +106,7 @@ def main():
     sharp = graphs.sharpening(cached(options.cache, "deblur.pt", lambda: deblur.train(data, frozen, log=log)))
     turn = graphs.rotation(cached(options.cache, "rotation.pt", lambda: turned.train(data, frozen, log=log)))
     image_patches(data, primary, {"noise-reduction": noise, "sharpening": sharp, "low-contrast": contrast, "rotation": turn}, log)
+    early_answer(data, primary, frozen, options.cache, log)
     point, bridge = personal_style(data, primary, frozen, log)
     compact_library(data, primary, frozen, options.cache, log)
 
@@ -148,6 +154,27 @@ def image_patches(data, primary, patches, log):
     for patch in choose.ORDER:
         function, attachments, io, provenance = IMAGE_PATCHES[patch]
         write_patch(patch, function, primary, patches[patch], attachments, choose.selector(patch), io, rows[patch], provenance)
+
+
+def early_answer(data, primary, frozen, cache, log):
+    """The patch that answers from the first layer. What it loses is told from the pool."""
+    patch = early.graph(cached(cache, "early.pt", lambda: early.train(data, frozen, log=log)))
+    stem, head, whole = graphs.Session(graphs.part(primary, ["image"], ["stem.pooled"])), graphs.Session(patch), graphs.Session(primary)
+    right = lambda images, labels: [
+        answer.argmax(1) == labels.numpy() for answer in (whole(image=images.numpy()), head(stem=stem(image=images.numpy())))
+    ]
+    base, fast = right(*data.pool)
+    gain = round(float(fast.mean() - base.mean()), 4)
+    rows = [measures.row(TEST, "clean", *right(*data.test))]
+    log(json.dumps(rows))
+    write_patch(
+        "early-answer", "Answers from the first layer, where there is no time for the others.", primary, patch,
+        [{"mode": "replace", "inputs": {"stem": "stem.pooled"}, "output": {"logits": "logits"}}],
+        {"requires": [], "gain": {"intercept": gain, "weights": {}}},
+        {"inputs": {"stem": {"dtype": "float32", "shape": ["N", 16, 14, 14]}}, "outputs": {"logits": {"dtype": "float32", "shape": ["N", 10]}}, "preprocessing": "None: it reads the primary's own activations."},
+        rows,
+        {"method": "Two convolutions and a linear layer at the frozen stem, taught by the primary's own answers.", "seed": compact_model.SEED},
+    )
 
 
 def compact_library(data, primary, frozen, cache, log, only_choice=False):
@@ -276,7 +303,7 @@ def write_library():
             },
             "probes": [{"name": "gains", "site": choose.SITE, "file": "probes/gains.onnx", "features": choose.FEATURES}],
         },
-        "patches": ["noise-reduction", "sharpening", "low-contrast", "rotation", "personal-style"],
+        "patches": ["noise-reduction", "sharpening", "low-contrast", "rotation", "early-answer", "personal-style"],
         "tasks": [{
             "name": "personal-style", "patches": ["personal-style"], "goal": 64, "clip_norm": settings.clip_norm,
             "noise_multiplier": settings.noise_multiplier, "max_participations": style.PARTICIPATIONS, "period_days": 30, "min_separation": 1,

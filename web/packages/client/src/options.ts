@@ -41,7 +41,7 @@ export interface CostLimit {
   ms?: number | null;
   /** Bytes of weights that the stitched patches may have together. */
   bytes?: number | null;
-  /** What a millisecond must gain at least, in the patch's own metric, to be worth it. Default: 0. */
+  /** What a millisecond must gain at least, in the patch's own metric, to be worth it, and may lose where it is saved. Default: 0. */
   gainPerMs?: number | null;
 }
 

@@ -18,6 +18,7 @@ export type ReasonCode =
   | "gain_not_positive" // would not help this input
   | "not_trained" // its initial weights change nothing
   | "gain_below_cost" // would help less than its time is worth
+  | "not_needed" // would save time and lose by it; the limit is kept without
   | "over_limit" // too dear even alone
   | "outweighed" // fits alone, but a better set uses the limit up
   | "conflict" // replaces what a chosen patch replaces
@@ -282,10 +283,7 @@ export interface GraphNode {
   macs?: number;
   shape?: number[];
 }
-export interface Graph {
-  nodes: GraphNode[];
-  edges: { from: string; to: string }[];
-}
+export type Graph = { nodes: GraphNode[]; edges: { from: string; to: string }[] };
 
 export interface LibraryInfo {
   name: string;
