@@ -201,7 +201,10 @@ function server({ round, reads, sum_bytes_per_s }) {
 
 Over real sockets with SQLite and files on a disk, 8 connections; the load shares the machine with the server.
 
-${table(["what", "measured", "bar", ""], rows.map((row) => [...row, "", ""].slice(0, 4)))}`;
+${table(
+  ["what", "measured", "bar", ""],
+  rows.map((row) => [...row, "", ""].slice(0, 4)),
+)}`;
 }
 
 const SECTIONS = { inference, segments, library, training, sizes, start, memory, server };
