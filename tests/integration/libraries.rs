@@ -1,6 +1,7 @@
 //! The sample libraries of text and series, from their files through server and client: the answers are those of
 //! onnxruntime, the right patch is chosen, a person's own patch learns, and bad input is told apart.
 
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use backstitch_client::client::{Answer, RunOptions, TrainOptions, WeightChoice};
@@ -13,8 +14,13 @@ use backstitch_protocol::Problem;
 use backstitch_protocol::id::Name;
 use backstitch_protocol::problem::Code;
 use backstitch_server::{Config, Server};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures::executor::block_on;
 use serde_json::Value;
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
 
 fn folder(library: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../onnx/models").join(library)
@@ -132,13 +138,10 @@ fn sentences_are_answered_and_their_domain_is_found() {
 
 /// The recordings of the sample file: person, class, and numbers moment by moment.
 fn recordings() -> Vec<(u64, usize, Vec<f32>)> {
-    use base64::Engine as _;
     let file = json("motion", "data/samples.json");
     let scale = file["scale"].as_f64().unwrap() as f32;
     let decode = |sample: &Value| {
-        let bytes = base64::engine::general_purpose::STANDARD
-            .decode(sample["values"].as_str().unwrap())
-            .unwrap();
+        let bytes = STANDARD.decode(sample["values"].as_str().unwrap()).unwrap();
         let values = bytes.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])));
         let values = values.map(|v| v * scale).collect();
         (sample["person"].as_u64().unwrap(), sample["label"].as_u64().unwrap() as usize, values)
@@ -301,7 +304,7 @@ fn a_few_pictures_teach_things_of_ones_own() {
             let rgba = (0..side * side).flat_map(pixel).collect();
             Input::image(side as u32, side as u32, rgba).unwrap()
         };
-        let labels = &node.client().live().library.catalog.primary.labels;
+        let labels = node.client().live().library.catalog.primary.labels.clone();
         let own = labels.iter().position(|label| label == "own 1").unwrap();
         let example = |i: usize| Labelled { input: thing(i % 2, i), class: own + i % 2 };
         node.teach(&(0..12).map(example).collect::<Vec<_>>()).unwrap();
@@ -310,6 +313,51 @@ fn a_few_pictures_teach_things_of_ones_own() {
         assert!(report.improved && report.personal.accuracy > 0.9, "{:?}", report.personal);
         let answer = run(&node, &thing(1, 99), Choice::Auto).unwrap();
         assert_eq!(answer.top[0].index, own + 1, "{:?}", answer.top);
+    });
+}
+
+/// A built-in photograph as somebody may hold it before a camera: nearer and in other light, by the number.
+fn view(sample: &Value, number: usize) -> Input {
+    let file = STANDARD.decode(sample["jpeg"].as_str().unwrap()).unwrap();
+    let options = DecoderOptions::default().jpeg_set_out_colorspace(ColorSpace::RGBA);
+    let mut decoder = JpegDecoder::new_with_options(Cursor::new(&file), options);
+    let pixels = decoder.decode().unwrap();
+    let (side, _) = decoder.dimensions().unwrap();
+    let (edge, light) = (8 * (number % 5), 0.75 + 0.1 * (number % 6) as f64);
+    let inner = side - 2 * edge;
+    let places = (0..inner).flat_map(|y| (0..inner).map(move |x| (y + edge) * side + x + edge));
+    let lit = |value: u8| (f64::from(value) * light).min(255.0) as u8;
+    let rgba = places.flat_map(|at| {
+        let [r, g, b] = [0, 1, 2].map(|channel| lit(pixels[4 * at + channel]));
+        [r, g, b, 255]
+    });
+    Input::image(inner as u32, inner as u32, rgba.collect()).unwrap()
+}
+
+/// Nothing else is ever shown to the patch, so it could take everything for the one thing that it knows.
+#[test]
+fn a_thing_that_is_taught_alone_is_not_the_answer_to_everything() {
+    with_node("photos", |node| {
+        let file = json("photos", "data/samples.json");
+        let samples = file["samples"].as_array().unwrap();
+        let sample = |name: &str| samples.iter().find(|s| s["name"] == name).unwrap();
+        let labels = &node.client().live().library.catalog.primary.labels;
+        let own = labels.iter().position(|label| label == "own 1").unwrap();
+        let shown = |i| Labelled { input: view(sample("a cup of coffee"), i), class: own };
+        node.teach(&(0..6).map(shown).collect::<Vec<_>>()).unwrap();
+        let options = TrainOptions::default();
+        let report = block_on(node.client().train(&options, &|_| {}, &|| false)).unwrap();
+        assert!(report.improved, "{:?}", report.personal);
+        let said = |name: &str, number| {
+            run(&node, &view(sample(name), number), Choice::Auto).unwrap().top[0].index
+        };
+        for number in [8, 9, 13] {
+            assert_eq!(said("a cup of coffee", number), own, "{number}");
+        }
+        for other in samples.iter().filter(|s| s["name"] != "a cup of coffee") {
+            let name = other["name"].as_str().unwrap();
+            assert_ne!(said(name, 8), own, "{name}");
+        }
     });
 }
 

@@ -16,6 +16,15 @@ pub const MAX_EXAMPLES: usize = 500;
 /// Most bytes that all examples take; the oldest leave first.
 pub const MAX_BYTES: usize = 32 << 20;
 
+/// As many examples of so many values are kept.
+pub fn capacity(values: usize) -> usize {
+    MAX_EXAMPLES.min(MAX_BYTES / bytes_of(values))
+}
+
+fn bytes_of(values: usize) -> usize {
+    4 * values + 64
+}
+
 /// Every fifth example judges the training and is never trained on.
 const HELD_OUT_EVERY: u64 = 5;
 
@@ -48,7 +57,7 @@ impl Example {
     }
 
     fn bytes(&self) -> usize {
-        4 * self.values.len() + 64
+        bytes_of(self.values.len())
     }
 }
 

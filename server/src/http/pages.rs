@@ -17,6 +17,10 @@ struct Dist;
 /// Pages run their own scripts and nothing else; nothing may frame them.
 const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; img-src 'self' data: blob:; style-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// The camera is for the page itself, which asks its user; nothing else of the device is for anybody.
+const PERMISSIONS: &str =
+    "camera=(self), microphone=(), geolocation=(), display-capture=(), usb=()";
+
 /// The policy of whatever is no page and no script of one.
 pub(super) const NOTHING: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -61,9 +65,9 @@ fn page(path: &str) -> Response {
 }
 
 fn with_policy(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(header::CONTENT_SECURITY_POLICY, header::HeaderValue::from_static(POLICY));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, header::HeaderValue::from_static(POLICY));
+    headers.insert("permissions-policy", header::HeaderValue::from_static(PERMISSIONS));
     response
 }
 

@@ -285,6 +285,11 @@ async fn only_the_listed_origins_may_call() {
     if page.status() == 200 {
         let policy = page.headers()["content-security-policy"].to_str().unwrap();
         assert!(policy.contains("'wasm-unsafe-eval'") && !policy.contains("'unsafe-inline'"));
+        let allowed = page.headers()["permissions-policy"].to_str().unwrap();
+        assert!(
+            allowed.contains("camera=(self)") && allowed.contains("microphone=()"),
+            "{allowed}"
+        );
     }
     assert_eq!(
         bench.get("/console", &[]).await.status(),

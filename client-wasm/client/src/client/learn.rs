@@ -14,7 +14,7 @@ use super::train::trainable;
 use super::{Adapted, Client, RunOptions};
 use crate::catalog::success;
 use crate::device::Device;
-use crate::examples::{Examples, MAX_EXAMPLES, Target};
+use crate::examples::{Examples, Target, capacity};
 use crate::experiment::Window;
 use crate::feedback::Feedback;
 use crate::input::{Input, invalid};
@@ -265,6 +265,7 @@ fn target_of(library: &Library, answer: &Answer) -> Result<Target, Problem> {
 
 fn counts(live: &Adapted, examples: &Examples) -> ExampleCounts {
     let all = examples.all();
+    let values: usize = live.library.session.input().1.iter().product();
     let held_out = all.iter().filter(|e| e.is_held_out()).count();
     ExampleCounts {
         total: all.len(),
@@ -272,7 +273,7 @@ fn counts(live: &Adapted, examples: &Examples) -> ExampleCounts {
         held_out,
         unsaved: examples.unsaved(),
         bytes: examples.bytes(),
-        limit: MAX_EXAMPLES,
+        limit: capacity(values),
         per_label: label_counts(&live.library.catalog.primary.labels, &examples.per_class()),
         trains: trainable(live, None).unwrap_or_default(),
     }

@@ -1,6 +1,7 @@
 // What the page shows the model, for libraries of text and of series. Pictures have their own rooms in `logic`.
 
 import type { Input } from "@backstitch/client";
+import { photo, readPhotos, type PhotoSample } from "./logic/photo.js";
 import { readRecordings, windowAt, windowsOf, type Recording } from "./logic/recordings.js";
 import { readSentences, type Sentence } from "./logic/sentences.js";
 
@@ -12,7 +13,7 @@ export interface Lesson {
 
 /** A scene knows what is shown, and what could be taught from the samples. */
 export interface Scene {
-  readonly kind: "text" | "series";
+  readonly kind: "text" | "series" | "photo";
   /** What the model is asked; undefined while there is nothing to ask. */
   readonly input: Input | undefined;
   /** The right answer, where it is known. */
@@ -101,6 +102,38 @@ export class Watching implements Scene {
   pick(index: number): void {
     this.index = index;
     this.start = this.last;
+  }
+}
+
+/** A photograph: a sample, the user's own, or a frame of the camera. */
+export class Looking implements Scene {
+  readonly kind = "photo";
+  readonly lessons = undefined;
+  readonly truth = undefined;
+  readonly samples: PhotoSample[];
+  /** The sample that is shown, if it is one. */
+  sample: PhotoSample | undefined;
+  /** For people. */
+  name = "";
+  #seen: ImageData | undefined;
+
+  constructor(samples: Uint8Array) {
+    this.samples = readPhotos(samples);
+  }
+
+  get input(): ImageData | undefined {
+    return this.#seen;
+  }
+
+  show(seen: ImageData, name: string): void {
+    [this.#seen, this.name, this.sample] = [seen, name, undefined];
+  }
+
+  async pick(index: number): Promise<void> {
+    const sample = this.samples[Math.min(index, this.samples.length - 1)];
+    if (!sample) return;
+    this.show(await photo(sample.file), sample.name);
+    this.sample = sample;
   }
 }
 

@@ -8,14 +8,17 @@ import {
   type OpenProgress,
   type RunResult,
 } from "@backstitch/client";
+import { Camera } from "./camera.js";
 import { readAddress, writeAddress, type Address } from "./logic/address.js";
+import { photo } from "./logic/photo.js";
 import { photograph, SIDE, type Picture } from "./logic/picture.js";
 import { readSamples, type Sample } from "./logic/samples.js";
 import { namedPatches, type Override } from "./logic/whatif.js";
 import { Playing } from "./playing.js";
-import { Watching, Writing, type Scene } from "./scene.js";
+import { Looking, Watching, Writing, type Scene } from "./scene.js";
 import { Sharing } from "./sharing.js";
 import { Teaching } from "./teaching.js";
+import { Things } from "./things.js";
 
 export interface Arrival {
   at: number;
@@ -28,6 +31,8 @@ export class Studio extends EventTarget {
   readonly teaching = new Teaching(this);
   readonly sharing = new Sharing(this);
   readonly playing = new Playing(this);
+  readonly camera = new Camera(this);
+  readonly things = new Things(this);
   model: Model | undefined;
   progress: OpenProgress | undefined;
   /** Why the library could not be opened. */
@@ -39,7 +44,7 @@ export class Studio extends EventTarget {
   /** A drawn or loaded picture that stands in for the sample. */
   own: Picture | undefined;
   picture: Picture | undefined;
-  /** What a library of texts or series is shown; pictures are in `picture`. */
+  /** What a library of texts, series or photographs is shown; small grey pictures are in `picture`. */
   staged: Scene | undefined;
   /** The automatic choice, and what is shown: the same unless something is overridden. */
   automatic: RunResult | undefined;
@@ -75,8 +80,9 @@ export class Studio extends EventTarget {
       });
       model.on("privacy", () => this.changed());
       model.on("error", (problem) => this.report(problem));
+      this.things.load();
       const bytes = await model.samples();
-      this.#stage(model, bytes ?? new TextEncoder().encode('{"samples":[]}'));
+      await this.#stage(model, bytes ?? new TextEncoder().encode('{"samples":[]}'));
       await this.teaching.load();
       await this.rerun();
       // The browser compiles wasm better while it runs: the first times would be shown as if they were usual.
@@ -87,11 +93,20 @@ export class Studio extends EventTarget {
     }
   }
 
-  #stage(model: Model, samples: Uint8Array): void {
+  async #stage(model: Model, samples: Uint8Array): Promise<void> {
     const { modality, input } = model.library;
     if (modality === "text") this.staged = new Writing(samples);
     else if (modality === "series") this.staged = new Watching(samples, input.shape.at(-1) ?? 1);
-    else this.samples = readSamples(samples);
+    else if (input.shape[1] === 1) this.samples = readSamples(samples);
+    else {
+      const looking = (this.staged = new Looking(samples));
+      await looking.pick(this.address.sample);
+    }
+  }
+
+  /** The names of the classes; of what the user taught, by the user's own names. */
+  get labels(): string[] {
+    return this.things.named(this.model?.library.labels ?? []);
   }
 
   /** What the model is asked. */
@@ -134,6 +149,25 @@ export class Studio extends EventTarget {
   show(picture: Picture): void {
     this.own = picture;
     void this.rerun();
+  }
+
+  /** Shows a photograph of the user's own. */
+  async look(file: Blob, name: string): Promise<void> {
+    try {
+      const seen = await photo(file);
+      this.camera.stop();
+      if (this.staged instanceof Looking) this.staged.show(seen, name);
+      await this.rerun();
+    } catch (thrown) {
+      this.report(thrown);
+    }
+  }
+
+  /** Shows a built-in photograph, and says so in the address. */
+  async pick(sample: number): Promise<void> {
+    this.camera.stop();
+    if (this.staged instanceof Looking) await this.staged.pick(sample);
+    this.set({ sample });
   }
 
   override(name: string, override: Override): void {

@@ -87,6 +87,7 @@ export class Teaching {
   /** Patches that exclude each other are trained one at a time: the one that is stitched now. */
   #plan(): { patches?: string[]; epochs?: number } {
     const { staged, result } = this.studio;
+    if (staged?.kind === "photo") return {};
     if (staged?.kind === "text") return { patches: result?.patches.map(({ name }) => name) ?? [] };
     return staged ? { epochs: SERIES_EPOCHS } : {};
   }

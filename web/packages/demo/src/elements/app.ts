@@ -5,40 +5,21 @@ import { css, html, nothing } from "lit";
 import { customElement } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
 import { libraryAddress, libraryName } from "../logic/address.js";
+import { SOURCES } from "../logic/sources.js";
 import "./contribute.js";
 import "./cost.js";
 import "./decision.js";
 import "./features.js";
 import "./graph.js";
 import "./input.js";
+import "./photo.js";
 import "./privacy.js";
 import "./recording.js";
 import "./result.js";
 import "./sentence.js";
 import "./teach.js";
+import "./things.js";
 import "./versions.js";
-
-/** The libraries of the switch: what they take, and whose data the samples are. */
-const SOURCES: Record<string, { title: string; modality: string; shares: boolean; credit: string }> = {
-  fashion: {
-    title: "Fashion",
-    modality: "image",
-    shares: true,
-    credit: "Pictures: Fashion-MNIST by Zalando (MIT licence).",
-  },
-  sentiment: {
-    title: "Sentences",
-    modality: "text",
-    shares: false,
-    credit: "Sentences: the rated corpora of VADER by C.J. Hutto (MIT licence).",
-  },
-  motion: {
-    title: "Motion",
-    modality: "series",
-    shares: false,
-    credit: "Recordings: seglearn by David Burns (BSD licence).",
-  },
-};
 
 @customElement("bs-app")
 export class App extends StudioElement {
@@ -174,8 +155,11 @@ export class App extends StudioElement {
         h1 {
           flex: 1;
         }
-        .lead {
+        .libraries {
           order: 1;
+        }
+        .lead {
+          order: 2;
         }
       }
     `,
@@ -198,18 +182,7 @@ export class App extends StudioElement {
       <main>
         ${this.#input()}
         <bs-result class="half c3" .studio=${studio}></bs-result>
-        <bs-decision class="c5" .studio=${studio}></bs-decision>
-        <bs-graph .studio=${studio}></bs-graph>
-        <bs-features class=${this.#modality === "image" ? "half c4" : ""} .studio=${studio}></bs-features>
-        <bs-cost class="half c4" .studio=${studio}></bs-cost>
-        <bs-teach class="half c4" .studio=${studio}></bs-teach>
-        ${
-          this.#shares
-            ? html`<bs-contribute class="half c4" .studio=${studio}></bs-contribute>
-                <bs-privacy class="half c4" .studio=${studio}></bs-privacy>`
-            : nothing
-        }
-        <bs-versions class="half c4" .studio=${studio}></bs-versions>
+        ${this.#photos ? this.#ofPhotos() : this.#ofSamples()}
       </main>
       <footer>
         ${SOURCES[this.#library]?.credit ?? ""} Nothing on this page is sent
@@ -218,12 +191,48 @@ export class App extends StudioElement {
     `;
   }
 
+  /** Where samples teach, and people learn from each other. */
+  #ofSamples() {
+    const { studio } = this;
+    return html`<bs-decision class="c5" .studio=${studio}></bs-decision>
+      <bs-graph .studio=${studio}></bs-graph>
+      <bs-features class=${this.#modality === "image" ? "half c4" : ""} .studio=${studio}></bs-features>
+      <bs-cost class="half c4" .studio=${studio}></bs-cost>
+      <bs-teach class="half c4" .studio=${studio}></bs-teach>
+      ${
+        this.#shares
+          ? html`<bs-contribute class="half c4" .studio=${studio}></bs-contribute>
+              <bs-privacy class="half c4" .studio=${studio}></bs-privacy>`
+          : nothing
+      }
+      <bs-versions class="half c4" .studio=${studio}></bs-versions>`;
+  }
+
+  /** Where the user's own things come first. */
+  #ofPhotos() {
+    const { studio } = this;
+    return html`<bs-things class="c5" .studio=${studio}></bs-things>
+      <bs-graph .studio=${studio}></bs-graph>
+      <bs-decision class="half c4" step="5" .studio=${studio}></bs-decision>
+      <bs-cost class="half c4" step="6" .studio=${studio}></bs-cost>
+      <bs-versions class="half c4" step="7" .studio=${studio}></bs-versions>
+      <bs-features step="8" .studio=${studio}></bs-features>`;
+  }
+
   readonly #library = libraryName(location.search);
 
   /** Whether people learn from each other in this library; before it is open, as most do. */
   get #shares(): boolean {
     const { model } = this.studio;
     return model ? model.library.tasks.length > 0 : (SOURCES[this.#library]?.shares ?? true);
+  }
+
+  /** Photographs in colour; the pictures of clothes have sliders of their own. */
+  get #photos(): boolean {
+    const { model } = this.studio;
+    return model
+      ? this.#modality === "image" && model.library.input.shape[1] !== 1
+      : this.#library === "photos";
   }
 
   get #modality(): string {
@@ -246,6 +255,7 @@ export class App extends StudioElement {
     const kind = this.#modality;
     if (kind === "text") return html`<bs-sentence class="half c4" .studio=${studio}></bs-sentence>`;
     if (kind === "series") return html`<bs-recording class="half c4" .studio=${studio}></bs-recording>`;
+    if (this.#photos) return html`<bs-photo class="half c4" .studio=${studio}></bs-photo>`;
     return html`<bs-input class="half c4" .studio=${studio}></bs-input>`;
   }
 

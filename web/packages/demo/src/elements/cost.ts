@@ -3,7 +3,7 @@
 import { bytes, milliseconds, sheet } from "@backstitch/ui";
 import type { RunResult } from "@backstitch/client";
 import { css, html, nothing, svg } from "lit";
-import { customElement } from "lit/decorators.js";
+import { customElement, property } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
 import { LIMIT_STEPS, limitAt, stepOf } from "../logic/limit.js";
 import "./slider.js";
@@ -62,10 +62,16 @@ export class CostPanel extends StudioElement {
     `,
   ];
 
+  @property() step = "6";
+
   override render() {
     const { result, limitMs } = this.studio;
     const step = stepOf(limitMs);
-    return html`<bs-panel step="6" heading="What it cost" hint="Measured on this device, for this input.">
+    return html`<bs-panel
+      step=${this.step}
+      heading="What it cost"
+      hint="Measured on this device, for this input."
+    >
       ${result ? this.#meter(result) : html`<div class="total">–</div>`}
       <bs-slider
         label="Limit"

@@ -3,7 +3,7 @@
 import { bytes, milliseconds, points, sheet } from "@backstitch/ui";
 import type { Candidate } from "@backstitch/client";
 import { css, html, nothing } from "lit";
-import { customElement } from "lit/decorators.js";
+import { customElement, property } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
 import type { Override } from "../logic/whatif.js";
 
@@ -72,11 +72,13 @@ export class Decision extends StudioElement {
     `,
   ];
 
+  @property() step = "3";
+
   override render() {
     const { automatic, result, overrides } = this.studio;
     const overridden = [...overrides.values()].some((value) => value !== "auto");
     return html`<bs-panel
-      step="3"
+      step=${this.step}
       heading="Which patches, and why"
       hint="The best set within the cost limit, decided anew for every input."
     >

@@ -2,7 +2,7 @@
 
 import { sheet } from "@backstitch/ui";
 import { css, html, nothing, svg } from "lit";
-import { customElement } from "lit/decorators.js";
+import { customElement, property } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
 import { bounds, scaleOf, type Bound } from "../logic/features.js";
 
@@ -21,7 +21,7 @@ export class Features extends StudioElement {
       .feature {
         display: grid;
         grid-template-columns: 1fr auto;
-        row-gap: 2px;
+        gap: 2px var(--s2);
       }
       svg {
         grid-column: 1 / -1;
@@ -38,10 +38,12 @@ export class Features extends StudioElement {
     `,
   ];
 
+  @property() step = "5";
+
   override render() {
     const { model, automatic } = this.studio;
     return html`<bs-panel
-      step="5"
+      step=${this.step}
       heading="What was noticed"
       hint="Measured beside the model's first layers. Marks are the bounds that patches ask for."
     >

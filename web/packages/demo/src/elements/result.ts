@@ -83,7 +83,7 @@ export class Result extends StudioElement {
   ];
 
   override render() {
-    const { result, model, truth } = this.studio;
+    const { result, model, truth, labels } = this.studio;
     return html`<bs-panel
       step="2"
       heading="What it says"
@@ -91,7 +91,7 @@ export class Result extends StudioElement {
     >
       ${
         result?.base_output && model
-          ? this.#answer(result, result.base_output, model.library.labels, truth)
+          ? this.#answer(result, result.base_output, labels, truth)
           : html`<div class="answers">
                 <div class="answer base"></div>
                 <div class="answer stitched"></div>

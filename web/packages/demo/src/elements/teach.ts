@@ -1,10 +1,11 @@
 // Panel: examples that stay here, and what training on them brings.
 
-import { count, milliseconds, percent, sheet, vars, type Series } from "@backstitch/ui";
-import type { ExampleCounts, TrainReport } from "@backstitch/client";
+import { count, sheet, vars, type Series } from "@backstitch/ui";
+import type { ExampleCounts } from "@backstitch/client";
 import { css, html, nothing } from "lit";
 import { customElement, state } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
+import { outcome } from "../logic/outcome.js";
 
 const CURVE: Series[] = [{ label: "Loss", colour: "--stitch" }];
 
@@ -49,7 +50,9 @@ export class Teach extends StudioElement {
     const { counts, busy, training } = teaching;
     const label = this.picked ?? truth ?? 0;
     const ready = model !== undefined && input !== undefined;
-    const what = { image: "picture", text: "sentence", series: "window" }[staged?.kind ?? "image"];
+    const what = { image: "picture", photo: "picture", text: "sentence", series: "window" }[
+      staged?.kind ?? "image"
+    ];
     return html`<bs-panel
       step="7"
       heading="Teach it"
@@ -141,18 +144,4 @@ function tally(counts: ExampleCounts) {
       judge${counts.unsaved ? `; ${count(counts.unsaved)} in memory only, as this device is full` : ""}
     </p>
   </div>`;
-}
-
-function outcome(report: TrainReport) {
-  const { shared, personal, judged_on, improved, steps, step_ms } = report;
-  const judged =
-    judged_on === "held_out"
-      ? `${personal.n} held-out examples`
-      : `the ${personal.n} training examples (teach more to hold some out)`;
-  return html`<strong
-      >${improved ? "Better here, so your version is in use." : "Not better here, so the shared version stays in use."}</strong
-    >
-    On ${judged}: ${percent(shared.accuracy)} right before, ${percent(personal.accuracy)} after; loss
-    ${shared.loss.toFixed(2)} → ${personal.loss.toFixed(2)}. ${count(steps)} steps at
-    ${milliseconds(step_ms)}.`;
 }

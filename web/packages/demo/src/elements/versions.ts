@@ -3,7 +3,7 @@
 import { bytes, clock, count, milliseconds, sheet } from "@backstitch/ui";
 import type { LibraryInfo } from "@backstitch/client";
 import { css, html, nothing } from "lit";
-import { customElement } from "lit/decorators.js";
+import { customElement, property } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
 
 type PatchInfo = LibraryInfo["patches"][number];
@@ -77,10 +77,13 @@ export class Versions extends StudioElement {
     `,
   ];
 
+  /** Its number, where it is not the last. */
+  @property() step = "";
+
   override render() {
     const { model, arrivals } = this.studio;
     return html`<bs-panel
-      step=${model && model.library.tasks.length === 0 ? "8" : "10"}
+      step=${this.step || (model?.library.tasks.length === 0 ? "8" : "10")}
       heading="Versions"
       hint="New versions arrive while the page is open and are in use from the next answer on."
     >

@@ -1,0 +1,19 @@
+// What a training brought, in words.
+
+import { count, milliseconds, percent } from "@backstitch/ui";
+import type { TrainReport } from "@backstitch/client";
+import { html, type TemplateResult } from "lit";
+
+export function outcome(report: TrainReport): TemplateResult {
+  const { shared, personal, judged_on, improved, steps, step_ms } = report;
+  const judged =
+    judged_on === "held_out"
+      ? `${personal.n} held-out examples`
+      : `the ${personal.n} training examples (teach more to hold some out)`;
+  return html`<strong
+      >${improved ? "Better here, so your version is in use." : "Not better here, so the shared version stays in use."}</strong
+    >
+    On ${judged}: ${percent(shared.accuracy)} right before, ${percent(personal.accuracy)} after; loss
+    ${shared.loss.toFixed(2)} → ${personal.loss.toFixed(2)}. ${count(steps)} steps at
+    ${milliseconds(step_ms)}.`;
+}
