@@ -65,7 +65,10 @@ test("every file of the page comes with a strict policy, its worker's too", asyn
 test("noise makes the base model wrong, and the stitched model right", async () => {
   await slide("Noise", 0.3);
   await chosen("noise-reduction").waitFor();
-  await page.locator('tr[data-patch="noise-reduction"] .reason').getByText(/noise/).waitFor();
+  await page
+    .locator('tr[data-patch="noise-reduction"] .reason')
+    .getByText(/Looks noisy \([\d.]+ of 1\)/)
+    .waitFor();
   let repaired = 0;
   for (let sample = 0; sample < 20 && repaired === 0; sample++) {
     await page.locator("bs-input .strip button").nth(sample).click();

@@ -16,7 +16,7 @@ use backstitch_client::input::Input;
 use backstitch_client::library::Version;
 use backstitch_client::preprocessing::{Preparation, Preprocessing};
 use backstitch_client::random::SplitMix;
-use backstitch_client::selection::{Candidate, Choice, CostLimit, select};
+use backstitch_client::selection::{Candidate, Choice, CostLimit, Meanings, select};
 use backstitch_client::session::{Compiled, Plan, Stitched};
 use backstitch_client::training::{Activation, Descent, Pace};
 use backstitch_client::workshop::Workshop;
@@ -131,6 +131,7 @@ fn candidate(version: &Version) -> Candidate<'_> {
         cost_bytes: version.weight_bytes,
         replaces: &version.replaces,
         correction: 0.0,
+        meanings: Meanings::NONE,
     }
 }
 
@@ -159,6 +160,7 @@ fn selection_of_many(
                 cost_bytes: 1,
                 replaces: &[],
                 correction: 0.0,
+                meanings: Meanings::NONE,
             })
             .collect();
         let limit = CostLimit { ms: Some(1.0 + f64::from(count) / 5.0), ..CostLimit::default() };

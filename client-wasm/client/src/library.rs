@@ -17,6 +17,7 @@ use crate::catalog::{Address, blob};
 use crate::port::Port;
 use crate::preprocessing::{Preparation, Preprocessing};
 use crate::probe::Probes;
+use crate::selection::Meanings;
 use crate::session::{Compiled, Session, Stitched, Weights};
 use crate::workshop::Workshop;
 
@@ -114,6 +115,8 @@ pub struct Library {
     pub session: Arc<Session>,
     /// What is asked of the primary's own activations before patches are chosen.
     pub probes: Probes,
+    /// What its features are called.
+    pub meanings: Meanings,
     /// All versions in reach.
     pub versions: BTreeMap<(Name, u32), Arc<Version>>,
     /// Versions that do not fit; the library works without them.
@@ -179,7 +182,8 @@ impl Library {
                 Err(problem) => broken.push(Broken { name, number, problem }),
             }
         }
-        Ok(Self { catalog, preparation, session, probes, versions, broken })
+        let meanings = Meanings::of(&catalog);
+        Ok(Self { catalog, preparation, session, probes, meanings, versions, broken })
     }
 
     /// Names of the patches, in stitching order.

@@ -67,6 +67,75 @@ pub struct ProbeEntry {
     pub model: Blob,
     /// Names of the features, in the output's order; each begins with `probe.`.
     pub features: Vec<String>,
+    /// What people read of them; a feature that is not described goes by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub described: BTreeMap<String, FeatureText>,
+}
+
+/// What people read of a probe's feature. Anything else than short plain text is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "GivenText")]
+pub struct FeatureText {
+    label: String,
+    range: String,
+    about: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenText {
+    label: String,
+    range: String,
+    about: String,
+}
+
+impl FeatureText {
+    /// Most characters of a label.
+    pub const LABEL: usize = 40;
+    /// Most characters of a range.
+    pub const RANGE: usize = 24;
+    /// Most characters of an explanation.
+    pub const ABOUT: usize = 200;
+
+    /// Checks each text. Fails with `catalog_invalid`.
+    pub fn new(label: String, range: String, about: String) -> Result<Self, Problem> {
+        let texts = [("label", &label, Self::LABEL), ("range", &range, Self::RANGE)];
+        for (part, text, most) in texts.into_iter().chain([("about", &about, Self::ABOUT)]) {
+            let length = text.chars().count();
+            if length > most || text.trim().is_empty() || text.chars().any(char::is_control) {
+                let detail = format!(
+                    "the {part} of a feature has {length} characters: \"{}\"",
+                    text.chars().take(most).collect::<String>().escape_debug()
+                );
+                return Err(Problem::new(Code::CatalogInvalid, detail)
+                    .with_hint(format!("write 1 to {most} characters on one line")));
+            }
+        }
+        Ok(Self { label, range, about })
+    }
+
+    /// Some words with which a sentence can begin, such as `looks out of focus`.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The values that it can take, such as `0 to 1`.
+    pub fn range(&self) -> &str {
+        &self.range
+    }
+
+    /// What it measures.
+    pub fn about(&self) -> &str {
+        &self.about
+    }
+}
+
+impl TryFrom<GivenText> for FeatureText {
+    type Error = Problem;
+
+    fn try_from(given: GivenText) -> Result<Self, Problem> {
+        Self::new(given.label, given.range, given.about)
+    }
 }
 
 /// One version of one patch.
@@ -253,4 +322,25 @@ pub struct Catalog {
     pub ledger: LedgerHead,
     /// Built-in samples for a first try, if the library has some.
     pub samples: Option<Blob>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_read_of_a_feature_is_short_plain_text() {
+        let read = |label: &str| {
+            let json = serde_json::json!({"label": label, "range": "0 to 1", "about": "Blur."});
+            serde_json::from_value::<FeatureText>(json)
+        };
+        assert_eq!(read("looks out of focus").unwrap().label(), "looks out of focus");
+        let long = "é".repeat(FeatureText::LABEL + 1);
+        for bad in ["", "  ", "two\nlines", &long] {
+            assert!(read(bad).unwrap_err().to_string().contains("label"), "{bad:?}");
+        }
+        assert!(read(&long[2..]).is_ok(), "characters count, not bytes");
+        let more = serde_json::json!({"label": "a", "range": "b", "about": "c", "html": "d"});
+        assert!(serde_json::from_value::<FeatureText>(more).is_err());
+    }
 }

@@ -254,6 +254,7 @@ fn probe_entry(probe: &ProbeDescriptor) -> Option<ProbeEntry> {
         site: probe.site.clone(),
         model: probe.stored.clone()?,
         features: probe.features.clone(),
+        described: probe.described.clone(),
     })
 }
 

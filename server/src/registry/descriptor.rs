@@ -1,7 +1,9 @@
 //! `library.json`: what a library consists of, and the tasks that train its patches.
 
+use std::collections::BTreeMap;
+
 use backstitch_protocol::Problem;
-use backstitch_protocol::catalog::Blob;
+use backstitch_protocol::catalog::{Blob, FeatureText};
 use backstitch_protocol::id::Name;
 use backstitch_protocol::measure::{self, Measure};
 use backstitch_protocol::privacy::{ClipNorm, Delta, Epsilon, NoiseMultiplier, ReportBudget};
@@ -73,6 +75,9 @@ pub struct ProbeDescriptor {
     pub file: String,
     /// Names of the features, in the order of the probe's output; each begins with `probe.`.
     pub features: Vec<String>,
+    /// What people read of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub described: BTreeMap<String, FeatureText>,
     /// What an import made of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored: Option<Blob>,
@@ -93,6 +98,10 @@ impl ProbeDescriptor {
                 return Err(invalid(format!("two probes make the feature `{feature}`")));
             }
             taken.push(feature.clone());
+        }
+        if let Some(other) = self.described.keys().find(|name| !self.features.contains(name)) {
+            let detail = format!("probe {} describes `{other}`, which it does not make", self.name);
+            return Err(invalid(detail));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use backstitch_client::analysis::analyse;
 use backstitch_client::input::Input;
 use backstitch_client::library::Version;
 use backstitch_client::preprocessing::Preprocessing;
-use backstitch_client::selection::{Candidate, Choice, CostLimit, select};
+use backstitch_client::selection::{Candidate, Choice, CostLimit, Meanings, select};
 use backstitch_client::session::{Compiled, Plan, Session, Stitched};
 use backstitch_onnx::patch::Patch;
 use backstitch_onnx::stitch::stitch;
@@ -151,5 +151,6 @@ fn candidate(version: &Version) -> Candidate<'_> {
         cost_bytes: version.weight_bytes,
         replaces: &version.replaces,
         correction: 0.0,
+        meanings: Meanings::NONE,
     }
 }

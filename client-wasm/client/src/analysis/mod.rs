@@ -55,6 +55,8 @@ impl FeatureVector {
 pub struct Description {
     /// The name that selectors use.
     pub name: &'static str,
+    /// Some words for people, with which a sentence can begin once its first letter is large.
+    pub label: &'static str,
     /// The unit of its values.
     pub unit: &'static str,
     /// The values it can take.
@@ -68,12 +70,13 @@ pub struct Description {
 /// A row of a table of features.
 const fn describe(
     name: &'static str,
+    label: &'static str,
     unit: &'static str,
     range: &'static str,
     about: &'static str,
     source: &'static str,
 ) -> Description {
-    Description { name, unit, range, about, source }
+    Description { name, label, unit, range, about, source }
 }
 
 /// What the features of this kind of data mean: `image`, `text` or `series`. Every other kind has none.
@@ -92,12 +95,13 @@ pub fn reference() -> String {
         `requires` and `gain` name these. Written by `cargo run -p backstitch-client --example features`.\n"
         .to_owned();
     text += "\nA library may add features of its own, named `probe.…`: small models that read one of the primary's own \
-        activations, declared as `probes` in its `library.json` ([PATCHES.md](PATCHES.md)).\n";
+        activations, declared as `probes` in its `library.json` ([PATCHES.md](PATCHES.md)), which also says what pages call them.\n";
     for modality in ["image", "text", "series"] {
-        text += &format!("\n## {modality}\n\n| feature | unit | range | meaning | source |\n");
-        text += "| --- | --- | --- | --- | --- |\n";
-        for Description { name, unit, range, about, source } in descriptions(modality) {
-            text += &format!("| `{name}` | {unit} | {range} | {about} | {source} |\n");
+        text += &format!("\n## {modality}\n\n");
+        text += "| feature | on pages | unit | range | meaning | source |\n";
+        text += "| --- | --- | --- | --- | --- | --- |\n";
+        for Description { name, label, unit, range, about, source } in descriptions(modality) {
+            text += &format!("| `{name}` | {label} | {unit} | {range} | {about} | {source} |\n");
         }
     }
     text
@@ -134,7 +138,7 @@ mod tests {
                 descriptions(modality).iter().all(|d| d.name.starts_with(&format!("{modality}.")))
             );
         }
-        let texts = all.iter().flat_map(|d| [d.unit, d.range, d.about, d.source]);
+        let texts = all.iter().flat_map(|d| [d.label, d.unit, d.range, d.about, d.source]);
         assert!(texts.clone().all(|text| !text.is_empty() && !text.contains('|')));
         assert!(descriptions("smell").is_empty());
     }

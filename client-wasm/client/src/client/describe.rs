@@ -12,11 +12,11 @@ use backstitch_protocol::privacy::{ReportBudget, RhoQuanta, certainty};
 use super::adapt::arms;
 use super::contribute::consent_missing;
 use super::{Adapted, Client, Slot};
-use crate::analysis::descriptions;
 use crate::ledger::{Entry, Kind, Ledger};
 use crate::library::Library;
 use crate::port::Port;
 use crate::report::*;
+use crate::selection::described_features;
 
 /// The id of a patch's node: one node per attachment.
 pub(super) fn patch_node(name: &Name, attachment: usize) -> String {
@@ -62,7 +62,7 @@ impl<P: Port> Client<P> {
                 })
                 .collect(),
             tasks: catalog.tasks.iter().map(|task| task.name.clone()).collect(),
-            features: descriptions(&catalog.modality).to_vec(),
+            features: described_features(catalog),
             key: self
                 .source
                 .try_lock()

@@ -322,6 +322,7 @@ impl<P: Port> Client<P> {
                 cost_bytes: o.version.weight_bytes,
                 replaces: &o.version.replaces,
                 correction: self.feedback.borrow().correction(&o.version.name),
+                meanings: &live.library.meanings,
             })
             .collect();
         let primary = primary_ms(&cost, &live.library);

@@ -121,6 +121,7 @@ impl Server {
             site: "image".to_owned(),
             model: server.blob(&chooser),
             features: features.map(|patch| format!("probe.{patch}")).into(),
+            described: BTreeMap::new(),
         };
         server.catalog.primary.probes.push(gains);
         for (patch, (manifest, graph)) in files().patches.iter().zip(&files().parts) {
@@ -347,6 +348,7 @@ fn probe(server: &Rc<RefCell<Server>>, site: &str, features: &[&str]) {
         site: site.to_owned(),
         model,
         features: features.iter().map(|feature| (*feature).to_owned()).collect(),
+        described: BTreeMap::new(),
     });
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use backstitch_onnx::patch::{Mode, PerformanceRow, Requirement};
+use backstitch_protocol::catalog::{FeatureText, ProbeEntry};
 use backstitch_protocol::id::Name;
 use serde::Serialize;
 
@@ -135,6 +136,47 @@ pub struct BrokenInfo {
     pub problem: Reason,
 }
 
+/// What a feature means, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FeatureInfo {
+    /// The name that selectors use.
+    pub name: String,
+    /// Some words with which a sentence can begin, such as `looks out of focus`.
+    pub label: String,
+    /// The unit of its values; empty where there is none.
+    pub unit: String,
+    /// The values that it can take.
+    pub range: String,
+    /// What it measures.
+    pub about: String,
+    /// Where the formula comes from.
+    pub source: String,
+}
+
+impl From<&Description> for FeatureInfo {
+    fn from(d: &Description) -> Self {
+        let [name, label, unit, range, about, source] =
+            [d.name, d.label, d.unit, d.range, d.about, d.source].map(str::to_owned);
+        Self { name, label, unit, range, about, source }
+    }
+}
+
+impl FeatureInfo {
+    /// Of a feature of a probe; without a description it goes by its name.
+    pub(crate) fn of_probe(probe: &ProbeEntry, name: &str) -> Self {
+        let text = probe.described.get(name);
+        let told = |part: fn(&FeatureText) -> &str| text.map_or("", part).to_owned();
+        Self {
+            name: name.to_owned(),
+            label: text.map_or(name, FeatureText::label).to_owned(),
+            unit: String::new(),
+            range: told(FeatureText::range),
+            about: told(FeatureText::about),
+            source: format!("the library's probe {} at {}", probe.name, probe.site),
+        }
+    }
+}
+
 /// Everything about the library that an interface shows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "named as in Catalog; the others are documented")]
@@ -154,7 +196,7 @@ pub struct LibraryInfo {
     pub broken: Vec<BrokenInfo>,
     pub tasks: Vec<Name>,
     /// What each feature means.
-    pub features: Vec<Description>,
+    pub features: Vec<FeatureInfo>,
     /// Hex of the key that signs the catalog.
     pub key: String,
 }

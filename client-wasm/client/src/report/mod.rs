@@ -16,8 +16,8 @@ mod privacy;
 
 pub(crate) use library::label_counts;
 pub use library::{
-    BrokenInfo, Graph, GraphEdge, GraphNode, LibraryInfo, OperatorCount, PatchInfo, PersonalInfo,
-    PrimaryInfo, TensorInfo, VersionInfo,
+    BrokenInfo, FeatureInfo, Graph, GraphEdge, GraphNode, LibraryInfo, OperatorCount, PatchInfo,
+    PersonalInfo, PrimaryInfo, TensorInfo, VersionInfo,
 };
 pub use privacy::{EverPrivacy, ReportsPrivacy};
 

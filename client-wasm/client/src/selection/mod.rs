@@ -5,6 +5,7 @@
 //! Pure and exact. Every candidate gets a reason, chosen or not. Ties have a total order, so the same input gives
 //! the same set on every machine: more gain, then less time, then fewer patches, then the earlier in the library.
 
+mod meaning;
 mod reason;
 mod search;
 
@@ -14,6 +15,7 @@ use backstitch_protocol::id::Name;
 use backstitch_protocol::problem::Code;
 use serde::Serialize;
 
+pub use self::meaning::{Meanings, features as described_features};
 use crate::analysis::FeatureVector;
 
 /// Most patches that one library may offer, so that the exact search stays within a millisecond.
@@ -39,6 +41,8 @@ pub struct Candidate<'a> {
     pub replaces: &'a [String],
     /// What feedback on this device adds to the expected gain.
     pub correction: f64,
+    /// What the features of its selector are called.
+    pub meanings: &'a Meanings,
 }
 
 /// What one answer may cost.

@@ -16,14 +16,9 @@ pub(super) fn refusal(
     }
     if let Some(unmet) = requirements.iter().find(|r| !r.met) {
         let Some(value) = unmet.value else {
-            return Some((ReasonCode::FeatureMissing, missing(&unmet.feature)));
+            return Some((ReasonCode::FeatureMissing, missing(candidate, &unmet.feature)));
         };
-        let bound = match (unmet.at_least, unmet.at_most) {
-            (Some(bound), _) if value < bound => format!("it helps from {} up", number(bound)),
-            (_, Some(bound)) => format!("it helps up to {}", number(bound)),
-            _ => "it is out of bounds".to_owned(),
-        };
-        let reason = format!("{} is {}; {bound}.", unmet.feature, number(value));
+        let reason = format!("{}.", found(candidate, unmet, value));
         return Some((ReasonCode::RequirementNotMet, reason));
     }
     if gain.is_none() {
@@ -31,7 +26,7 @@ pub(super) fn refusal(
         let feature = weights.keys().find(|name| features.value(name).is_none());
         return Some((
             ReasonCode::FeatureMissing,
-            missing(feature.map_or("a feature", String::as_str)),
+            missing(candidate, feature.map_or("a feature", String::as_str)),
         ));
     }
     None
@@ -74,18 +69,21 @@ pub(super) fn chosen(
     gain: Option<f64>,
     features: &FeatureVector,
 ) -> String {
-    let mut found: Vec<String> = requirements
+    let mut causes: Vec<String> = requirements
         .iter()
-        .filter_map(|r| r.value.map(|value| format!("{} is {}", r.feature, number(value))))
+        .filter_map(|r| r.value.map(|value| found(candidate, r, value)))
         .collect();
-    if found.is_empty() {
+    if causes.is_empty() {
         let weights = candidate.selector.gain.weights.iter();
         let terms =
             weights.filter_map(|(name, weight)| Some((name, features.value(name)?, weight)));
         let most = terms.max_by(|a, b| (a.1 * a.2).total_cmp(&(b.1 * b.2)));
-        found.extend(most.map(|(name, value, _)| format!("{name} is {}", number(value))));
+        let meanings = candidate.meanings;
+        causes.extend(most.map(|(name, value, _)| {
+            format!("{} ({})", meanings.label(name), meanings.value(name, value))
+        }));
     }
-    let cause = if found.is_empty() { String::new() } else { format!("{}: ", found.join(", ")) };
+    let cause = if causes.is_empty() { String::new() } else { format!("{}: ", causes.join(", ")) };
     let (saves, loses) = (candidate.cost_ms < 0.0, gain.is_some_and(|gain| gain < 0.0));
     let gain = number(gain.unwrap_or_default());
     let corrected = corrected(candidate.correction);
@@ -169,8 +167,21 @@ fn corrected(correction: f64) -> String {
     }
 }
 
-fn missing(feature: &str) -> String {
-    format!("This input has no {feature}.")
+/// A requirement as it stands: `Looks out of focus (0.32 of 1, needs 0.5)`.
+fn found(candidate: &Candidate<'_>, checked: &Checked, value: f64) -> String {
+    let meanings = candidate.meanings;
+    let bounds = match (checked.at_least, checked.at_most) {
+        (Some(least), Some(most)) => format!(", needs {} to {}", number(least), number(most)),
+        (Some(least), None) => format!(", needs {}", number(least)),
+        (None, Some(most)) => format!(", needs {} at most", number(most)),
+        (None, None) => String::new(),
+    };
+    let feature = &checked.feature;
+    format!("{} ({}{bounds})", meanings.label(feature), meanings.value(feature, value))
+}
+
+fn missing(candidate: &Candidate<'_>, feature: &str) -> String {
+    format!("{}: this input has none.", candidate.meanings.label(feature))
 }
 
 fn milliseconds(ms: f64) -> String {
@@ -181,7 +192,7 @@ fn milliseconds(ms: f64) -> String {
 }
 
 /// At most three decimals, without trailing zeros.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let text = format!("{value:.3}");
     let trimmed = text.trim_end_matches('0').trim_end_matches('.');
     if trimmed == "-0" { "0".to_owned() } else { trimmed.to_owned() }

@@ -58,6 +58,7 @@ fn candidates(given: &[Given]) -> Vec<Candidate<'_>> {
             cost_bytes: g.bytes,
             replaces: &g.replaces,
             correction: g.correction,
+            meanings: Meanings::NONE,
         })
         .collect()
 }
@@ -134,7 +135,7 @@ fn every_candidate_has_its_reason() {
             GainNotPositive,
         ],
     );
-    assert_eq!(selection.decisions[0].reason, "image.noise is 0.01; it helps from 0.05 up.");
+    assert_eq!(selection.decisions[0].reason, "image.noise (0.01, needs 0.05).");
     assert_eq!(
         selection.decisions[7].reason,
         "It takes 99 ms, and 5.00 ms are left of the limit of 15 ms after the primary; reduced to first."
@@ -290,4 +291,44 @@ fn the_hardest_twenty_four_candidates_make_two_short_lists() {
         assert!(half - taken(|i| i.ns) < 10_000 && taken(|i| i.ns) <= half);
         assert!(taken(|i| i.bytes as i64) as u64 <= bytes);
     }
+}
+
+#[test]
+fn people_read_what_a_feature_is_called_and_what_its_value_is_of() {
+    let json = serde_json::json!({
+        "format": 1, "library": "clothes", "title": "", "description": "", "modality": "image",
+        "version": 1, "issued_at": 0, "expires_at": 1, "patches": [], "tasks": [], "experiments": [],
+        "ledger": {"sequence": 0, "head": "", "spent": {}}, "samples": null,
+        "primary": {
+            "model": {"digest": format!("sha256:{}", "0".repeat(64)), "bytes": 1},
+            "input": "x", "output": "y", "labels": [], "preprocessing": null,
+            "probes": [{
+                "name": "gains", "site": "x",
+                "model": {"digest": format!("sha256:{}", "0".repeat(64)), "bytes": 1},
+                "features": ["probe.sharpening", "probe.other"],
+                "described": {"probe.sharpening":
+                    {"label": "looks out of focus", "range": "-1 to 1", "about": "Gain."}}
+            }]
+        }
+    });
+    let meanings = Meanings::of(&serde_json::from_value(json).unwrap());
+    let read = |feature: &str, value: f64, (least, most): (Option<f64>, Option<f64>)| {
+        let given =
+            Given { selector: selector(1.0, &[(feature, least, most)]), ..given("p", 1.0, 1.0) };
+        let mut all = candidates(std::slice::from_ref(&given));
+        all[0].meanings = &meanings;
+        let features = FeatureVector(BTreeMap::from([(feature.to_owned(), value)]));
+        let limit = CostLimit::default();
+        let made = select(&features, &all, &limit, 1.0, &Choice::Auto).unwrap();
+        made.decisions[0].reason.clone()
+    };
+    let unmet = read("probe.sharpening", 0.3151, (Some(0.5), None));
+    assert_eq!(unmet, "Looks out of focus (0.315 of 1, needs 0.5).");
+    let met = read("image.contrast", 0.25, (None, Some(0.3)));
+    assert_eq!(
+        met,
+        "Contrast (0.25 of 0.5, needs 0.3 at most): an expected gain of 1 for 1.00 ms."
+    );
+    assert_eq!(read("probe.other", 2.0, (Some(3.0), None)), "probe.other (2, needs 3).");
+    assert_eq!(read("image.noise", 0.1, (Some(0.2), Some(0.4))), "Noise (0.1, needs 0.2 to 0.4).");
 }

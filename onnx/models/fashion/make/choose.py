@@ -45,6 +45,16 @@ MEASURED = ["clean", "noise 0.1", "noise 0.3", "contrast 0.5", "contrast 0.3", "
 ORDER = ("noise-reduction", "sharpening", "low-contrast", "rotation")
 SETS = [tuple(p for p, on in zip(ORDER, row) if on) for row in itertools.product((False, True), repeat=len(ORDER))]
 SITE, FEATURES = "image", [f"probe.{name}" for name in ORDER]
+# What people read of them.
+WINS = "What {} is expected to win: right answers in one."
+DESCRIBED = {
+    f"probe.{name}": {"label": label, "range": "-1 to 1", "about": WINS.format(what)}
+    for name, label, what in zip(
+        ORDER,
+        ("looks noisy", "looks out of focus", "looks flat", "looks turned"),
+        ("removing noise", "sharpening", "more contrast", "the model of turned pictures"),
+    )
+}
 CHANNELS = (12, 24)
 EPOCHS, BATCH, RATE, SEED = 40, 256, 6e-3, 20261127
 CLEAN_WEIGHT = 6.0  # most pictures are good

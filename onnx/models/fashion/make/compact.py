@@ -18,6 +18,11 @@ WEIGHT_DECAY = 3e-4
 TEMPERATURE = 3.0
 MEAN_COST = 0.55  # of the complete model's multiply-accumulates, over the pool; the compact model always runs
 SITE, FEATURES = "logits", ["probe.confidence", "probe.entropy"]
+# What people read of them.
+DESCRIBED = {
+    "probe.confidence": {"label": "is sure of its answer", "range": "0 to 1", "about": "The share of the likeliest class in the small model's answer."},
+    "probe.entropy": {"label": "wavers between answers", "range": "≥ 0", "about": "The entropy of the small model's answer."},
+}
 CHANNELS = {"stem": (1, 16), "middle": (16, 28), "last": (28, 56)}
 
 

@@ -220,7 +220,7 @@ def compact_library(data, primary, frozen, cache, log, only_choice=False):
     write_json(folder / "library.json", {
         "format": 1, "name": "fashion-compact", "title": "Clothes, compact",
         "description": "A small model for most pictures; a patch replaces it by the complete one where that is likely to pay.",
-        "modality": "image", "primary": {**library["primary"], "probes": [{"name": "confidence", "site": compact_model.SITE, "file": "probes/confidence.onnx", "features": compact_model.FEATURES}]},
+        "modality": "image", "primary": {**library["primary"], "probes": [{"name": "confidence", "site": compact_model.SITE, "file": "probes/confidence.onnx", "features": compact_model.FEATURES, "described": compact_model.DESCRIBED}]},
         "patches": ["complete"], "tasks": [], "samples": "data/samples.json",
     })
 
@@ -301,7 +301,7 @@ def write_library():
                 "width": 28, "height": 28, "channels": 1, "scale": 1 / 255,
                 "description": "Luminance, the piece of clothing bright on black, fitted into 28x28 pixels, bytes times scale: 0..1.",
             },
-            "probes": [{"name": "gains", "site": choose.SITE, "file": "probes/gains.onnx", "features": choose.FEATURES}],
+            "probes": [{"name": "gains", "site": choose.SITE, "file": "probes/gains.onnx", "features": choose.FEATURES, "described": choose.DESCRIBED}],
         },
         "patches": ["noise-reduction", "sharpening", "low-contrast", "rotation", "early-answer", "personal-style"],
         "tasks": [{

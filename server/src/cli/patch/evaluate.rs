@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use backstitch_client::selection::{Candidate, Choice, CostLimit, select};
+use backstitch_client::selection::{Candidate, Choice, CostLimit, Meanings, select};
 use backstitch_onnx::patch::{Cost, Manifest, Patch, PerformanceRow, Selector};
 use backstitch_protocol::id::Name;
 use clap::Args;
@@ -243,6 +243,7 @@ fn chosen(
             cost_bytes: 0,
             replaces,
             correction: 0.0,
+            meanings: Meanings::NONE,
         })
         .collect();
     let selection = select(&features, &candidates, &CostLimit::default(), 0.0, &Choice::Auto)?;

@@ -33,8 +33,16 @@ impl Probed {
             let bytes = files::read(&path.with_file_name(&probe.file))?;
             let model = Blob { digest: Digest::of(&bytes), bytes: bytes.len() as u64 };
             let (name, site) = (probe.name.clone(), probe.site.clone());
-            entries
-                .push((ProbeEntry { name, site, model, features: probe.features.clone() }, bytes));
+            entries.push((
+                ProbeEntry {
+                    name,
+                    site,
+                    model,
+                    features: probe.features.clone(),
+                    described: probe.described.clone(),
+                },
+                bytes,
+            ));
         }
         let sites = entries.iter().map(|(entry, _)| entry.site.clone()).collect();
         let Primary { model, digest, input, output, .. } = primary;

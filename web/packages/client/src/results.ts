@@ -1,6 +1,6 @@
 // What comes out, in the wire's and the manifests' names. The bindings of `client-wasm` include this file: no imports.
 
-/** Feature name to value, such as `"image.noise"`. Units and ranges: `library().features`. */
+/** Feature name to value, such as `"image.noise"`. Labels, units and ranges: `library().features`. */
 export type FeatureVector = Record<string, number>;
 
 export interface Ranked {
@@ -314,6 +314,6 @@ export interface LibraryInfo {
     personal: { in_use: boolean; examples: number } | null;
   }[];
   tasks: string[];
-  features: { name: string; unit: string; range: string; about: string; source: string }[];
+  features: Record<"name" | "label" | "unit" | "range" | "about" | "source", string>[];
   key: string;
 }

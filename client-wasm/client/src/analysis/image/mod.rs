@@ -19,6 +19,7 @@ const PALETTE: &str = "colour histogram: Swain, Ballard 1991, Color indexing";
 pub(super) const DESCRIPTIONS: &[Description] = &[
     Description {
         name: "image.noise",
+        label: "noise",
         unit: "luminance, 0 to 1",
         range: "≥ 0",
         about: "Standard deviation of the noise, estimated from a filter that cancels smooth structure.",
@@ -26,6 +27,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.contrast",
+        label: "contrast",
         unit: "luminance, 0 to 1",
         range: "0 to 0.5",
         about: "RMS contrast: the population standard deviation of the luminance.",
@@ -33,6 +35,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.brightness",
+        label: "brightness",
         unit: "luminance, 0 to 1",
         range: "0 to 1",
         about: "The mean luminance.",
@@ -40,6 +43,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.sharpness",
+        label: "fine detail",
         unit: "luminance², 0 to 1",
         range: "≥ 0",
         about: "The variance of the Laplacian; low where the picture is blurred.",
@@ -47,6 +51,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.blur",
+        label: "looks blurred",
         unit: "share of variation",
         range: "0 to 1",
         about: "How little of its local variation a further blur takes away: 0 is sharp, 1 is blurred.",
@@ -54,6 +59,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.edge_density",
+        label: "edges",
         unit: "share of pixels",
         range: "0 to 1",
         about: "Pixels whose Sobel magnitude √(gx² + gy²)/4 exceeds 0.1.",
@@ -61,6 +67,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.orientation",
+        label: "direction of the strongest change",
         unit: "degrees",
         range: "-90 to 90",
         about: "The direction of the strongest brightness change, ½·atan2(2Σgx·gy, Σgx² − Σgy²); y points down.",
@@ -68,6 +75,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.alignment",
+        label: "stands upright",
         unit: "share of squared gradients",
         range: "-1 to 1",
         about: "How much brightness changes along rows and columns: 1 for an upright grid, −1 for one turned by 45°, Σ‖g‖²·cos 4θ / Σ‖g‖².",
@@ -75,6 +83,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.slant",
+        label: "looks turned",
         unit: "share of squared gradients",
         range: "0 to 1",
         about: "How much brightness changes along a grid that is turned, but not by 45°: the size of Σ‖g‖²·sin 4θ / Σ‖g‖².",
@@ -82,6 +91,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.saturation",
+        label: "saturation",
         unit: "HSV saturation",
         range: "0 to 1",
         about: "The mean of (max − min)/max over red, green and blue.",
@@ -89,6 +99,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.colourfulness",
+        label: "colourfulness",
         unit: "level, 0 to 1",
         range: "≥ 0",
         about: "√(σ²rg + σ²yb) + 0.3·√(μ²rg + μ²yb) of the opponent colours; grey is 0.",
@@ -96,6 +107,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.dominant_share",
+        label: "share of the main colour",
         unit: "share of pixels",
         range: "0 to 1",
         about: "Pixels in the fullest cell of a palette of 4 × 4 × 4 colours.",
@@ -103,6 +115,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.dominant_red",
+        label: "red of the main colour",
         unit: "level, 0 to 1",
         range: "0 to 1",
         about: "The mean red of the pixels in the fullest cell.",
@@ -110,6 +123,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.dominant_green",
+        label: "green of the main colour",
         unit: "level, 0 to 1",
         range: "0 to 1",
         about: "The mean green of the pixels in the fullest cell.",
@@ -117,6 +131,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.dominant_blue",
+        label: "blue of the main colour",
         unit: "level, 0 to 1",
         range: "0 to 1",
         about: "The mean blue of the pixels in the fullest cell.",
@@ -124,6 +139,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.second_share",
+        label: "share of the second colour",
         unit: "share of pixels",
         range: "0 to 1",
         about: "Pixels in the second fullest cell of a palette of 4 × 4 × 4 colours.",
@@ -131,6 +147,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.second_red",
+        label: "red of the second colour",
         unit: "level, 0 to 1",
         range: "0 to 1",
         about: "The mean red of the pixels in the second fullest cell.",
@@ -138,6 +155,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.second_green",
+        label: "green of the second colour",
         unit: "level, 0 to 1",
         range: "0 to 1",
         about: "The mean green of the pixels in the second fullest cell.",
@@ -145,6 +163,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.second_blue",
+        label: "blue of the second colour",
         unit: "level, 0 to 1",
         range: "0 to 1",
         about: "The mean blue of the pixels in the second fullest cell.",

@@ -58,17 +58,19 @@ impl Series {
 
 /// What each feature of a series means.
 pub(super) const DESCRIPTIONS: &[Description] = &[
-    describe("series.length", "samples", "≥ 1", "Samples of each channel.", "count"),
+    describe("series.length", "length", "samples", "≥ 1", "Samples of each channel.", "count"),
     describe(
         "series.missing_share",
+        "gaps",
         "share of samples",
         "0 to 1",
         "Samples that are not finite.",
         "count",
     ),
-    describe("series.level", "unit of the series", "any", "The mean.", "arithmetic mean"),
+    describe("series.level", "level", "unit of the series", "any", "The mean.", "arithmetic mean"),
     describe(
         "series.spread",
+        "spread",
         "unit of the series",
         "≥ 0",
         "The population standard deviation.",
@@ -76,6 +78,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "series.noise",
+        "noise",
         "unit of the series",
         "≥ 0",
         "Standard deviation of the noise, from the median distance of a sample to the middle of its neighbours.",
@@ -83,6 +86,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "series.noise_share",
+        "noise beside the spread",
         "share of the spread",
         "0 to 1",
         "The noise in units of the spread.",
@@ -90,6 +94,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "series.trend",
+        "trend",
         "unit of the series",
         "any",
         "How much the least-squares line rises from the first to the last sample.",
@@ -97,6 +102,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "series.trend_strength",
+        "steadiness of the trend",
         "share of variance",
         "0 to 1",
         "R² of the line.",
@@ -104,6 +110,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "series.dominant_frequency",
+        "main frequency",
         "Hz",
         "0 to rate/2",
         "The peak of the periodogram (line removed, Hann window), refined by a parabola; 0 for a flat series.",
@@ -111,6 +118,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "series.spectral_entropy",
+        "irregularity",
         "share of the maximum",
         "0 to 1",
         "Entropy of the normalised periodogram: 0 for a pure tone, 1 for white noise; 0 for a flat series.",
@@ -118,6 +126,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "series.seasonality",
+        "repeats itself",
         "correlation",
         "0 to 1",
         "The autocorrelation (line removed) at the first peak after a negative value that reaches 0.9 of the highest.",
@@ -125,6 +134,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "series.period",
+        "length of what repeats",
         "seconds",
         "≥ 0",
         "The lag of that peak; 0 where there is none.",
@@ -132,6 +142,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "series.change_points",
+        "jumps of the level",
         "changes",
         "≥ 0",
         "Shifts of the level: the exact minimum of squared error and 3·ln(n) per shift, on standardised values.",

@@ -15,6 +15,7 @@ const MAX_CHARACTERS: usize = 1 << 16;
 pub(super) const DESCRIPTIONS: &[Description] = &[
     describe(
         "text.length",
+        "length",
         "characters",
         "≥ 0",
         "Unicode scalar values, spaces included.",
@@ -23,12 +24,14 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     describe(
         "text.words",
         "words",
+        "words",
         "≥ 0",
         "Runs of letters and digits, with apostrophes inside.",
         "count",
     ),
     describe(
         "text.word_length",
+        "length of the words",
         "characters",
         "≥ 0",
         "The mean length of the words.",
@@ -36,6 +39,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.rare_share",
+        "rare words",
         "share of words",
         "0 to 1",
         "Words that are not among the 2,000 most frequent of English in tweets, reviews and editorials.",
@@ -43,6 +47,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.sentiment",
+        "mood",
         "score",
         "-1 to 1",
         "Mood of English by a lexicon of valences with degree words, negation, capitals and \"but\"; 0 is neutral.",
@@ -50,6 +55,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.emotive_share",
+        "words of feeling",
         "share of words",
         "0 to 1",
         "Words and emoticons that have a valence.",
@@ -57,15 +63,24 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.punctuation_share",
+        "punctuation",
         "share of characters",
         "0 to 1",
         "ASCII punctuation among the characters that are no white space.",
         "count",
     ),
-    describe("text.exclamations", "marks", "≥ 0", "Exclamation marks.", "count"),
-    describe("text.questions", "marks", "≥ 0", "Question marks.", "count"),
+    describe(
+        "text.exclamations",
+        "exclamation marks",
+        "marks",
+        "≥ 0",
+        "Exclamation marks.",
+        "count",
+    ),
+    describe("text.questions", "question marks", "marks", "≥ 0", "Question marks.", "count"),
     describe(
         "text.emoji",
+        "emoji",
         "emoji",
         "≥ 0",
         "Pictographs; one with modifiers counts once.",
@@ -73,6 +88,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.uppercase_share",
+        "capital letters",
         "share of letters",
         "0 to 1",
         "Upper-case letters among all letters.",
@@ -80,14 +96,23 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.digit_share",
+        "digits",
         "share of characters",
         "0 to 1",
         "Digits among the characters that are no white space.",
         "count",
     ),
-    describe("text.mentions", "tokens", "≥ 0", "Tokens that begin with @, # or http.", "count"),
+    describe(
+        "text.mentions",
+        "mentions and links",
+        "tokens",
+        "≥ 0",
+        "Tokens that begin with @, # or http.",
+        "count",
+    ),
     describe(
         "text.domain_film",
+        "words of film reviews",
         "share of words",
         "0 to 1",
         "Words that mark film reviews.",
@@ -95,6 +120,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.domain_news",
+        "words of editorials",
         "share of words",
         "0 to 1",
         "Words that mark editorials.",
@@ -102,6 +128,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.domain_product",
+        "words of product reviews",
         "share of words",
         "0 to 1",
         "Words that mark product reviews.",
@@ -109,6 +136,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.domain_social",
+        "words of short messages",
         "share of words",
         "0 to 1",
         "Words that mark short messages.",
@@ -116,6 +144,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.language_en",
+        "English words",
         "share of words",
         "0 to 1",
         "Frequent short words of English.",
@@ -123,6 +152,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.language_de",
+        "German words",
         "share of words",
         "0 to 1",
         "Frequent short words of German.",
@@ -130,6 +160,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.language_fr",
+        "French words",
         "share of words",
         "0 to 1",
         "Frequent short words of French.",
@@ -137,6 +168,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     ),
     describe(
         "text.language_es",
+        "Spanish words",
         "share of words",
         "0 to 1",
         "Frequent short words of Spanish.",

@@ -1,7 +1,7 @@
 // Panel: every patch, what speaks for it, what it costs, and why it was stitched or not.
 
 import { bytes, milliseconds, points, sheet } from "@backstitch/ui";
-import type { Candidate } from "@backstitch/client";
+import type { Candidate, FeatureVector } from "@backstitch/client";
 import { css, html, nothing } from "lit";
 import { customElement, property } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
@@ -123,7 +123,7 @@ export class Decision extends StudioElement {
           <span class="name">${shown.name}</span>
           <span class="chip ${shown.chosen ? "on" : ""}">${shown.chosen ? "stitched" : "not stitched"}</span>
         </div>
-        <div class="reason">
+        <div class="reason" title=${exact(automatic, this.studio.automatic?.features ?? {})}>
           ${override === "auto" ? sentence(automatic.reason) : forced(override, automatic)}
         </div>
         <div class="small muted num">
@@ -159,6 +159,15 @@ export class Decision extends StudioElement {
     this.studio.overrides.clear();
     void this.studio.rerun();
   };
+}
+
+/** The numbers behind the sentence, under the names that manifests use. */
+function exact({ requirements, gain }: Candidate, features: FeatureVector): string {
+  const found = requirements.map(
+    ({ feature, at_least, at_most }) =>
+      `${feature} = ${features[feature] ?? "not measured"}${at_least === undefined ? "" : `, at least ${at_least}`}${at_most === undefined ? "" : `, at most ${at_most}`}`,
+  );
+  return [...found, `expected gain = ${gain ?? "unknown"}`].join("; ");
 }
 
 /** Starts with a capital, unless it starts with a feature's name. */

@@ -54,8 +54,11 @@ export class Features extends StudioElement {
                 const value = automatic.features[feature.name];
                 if (value === undefined) return nothing;
                 const asked = bounds(feature.name, model.library.patches);
-                return html`<div class="feature" title=${`${feature.about}. ${feature.source}`}>
-                  <span>${words(feature.name)}</span>
+                return html`<div
+                  class="feature"
+                  title=${`${feature.name}: ${value}. ${feature.about} ${feature.source}`}
+                >
+                  <span>${capital(feature.label)}</span>
                   <span class="num"
                     >${number(value)}${feature.unit ? html` <span class="muted">${unit(feature.unit)}</span>` : nothing}</span
                   >
@@ -75,10 +78,8 @@ export class Features extends StudioElement {
   }
 }
 
-/** image.edge_density → Edge density. */
-function words(name: string): string {
-  const plain = name.replace(/^\w+\./, "").replaceAll("_", " ");
-  return plain.charAt(0).toUpperCase() + plain.slice(1);
+function capital(label: string): string {
+  return label.charAt(0).toUpperCase() + label.slice(1);
 }
 
 function number(value: number): string {
