@@ -3,9 +3,12 @@
 import { readdir, readFile } from "node:fs/promises";
 import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 
+/** Most bytes that a page may download of the module, compressed by brotli at its best. */
+export const BAR_BYTES = 2_200_000;
+
 const here = (path) => new URL(path, import.meta.url).pathname;
 
-async function size(path) {
+export async function size(path) {
   const bytes = await readFile(path);
   const options = {
     params: {

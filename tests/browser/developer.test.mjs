@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
+import { BAR_BYTES, size } from "../bench/sizes.mjs";
 import { serveApp } from "./app-server.mjs";
 import { openPage, startBrowser } from "./browser.mjs";
 import { startDemo } from "./demo-server.mjs";
@@ -84,6 +85,14 @@ test("a build has a wasm file for each kind of browser, and a page loads one", a
   await page.waitForFunction(() => window.outcome);
   assert.equal(loaded.length, 1, String(loaded));
   assert.match(loaded[0], /^client_relaxed_bg/);
+});
+
+test("the module that a page downloads keeps its bar", async () => {
+  const dist = join(folder, "node_modules/@backstitch/client/dist");
+  for (const name of ["client_bg.wasm", "client_relaxed_bg.wasm"]) {
+    const { brotli } = await size(join(dist, name));
+    assert.ok(brotli <= BAR_BYTES, `${name} has ${brotli} bytes, the bar is ${BAR_BYTES}`);
+  }
 });
 
 test("a browser without relaxed SIMD gets the other file, and the same answers", async () => {

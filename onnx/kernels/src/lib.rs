@@ -1,15 +1,19 @@
-//! The matrix kernel of the browser build, registered with the engine: 4 rows by 8 columns of float32.
-//!
-//! The engine's own kernel has 8 by 8. Its 16 sums do not fit the registers that V8 gives to vectors on x86, so that it
-//! stores and loads them in the innermost loop; the 8 of this one do fit. `just bench` shows what that is worth.
+//! The arithmetic that inference spends its time in: the matrix kernel of the browser build, registered with the engine,
+//! and products of quantised activations. It is a crate of its own because it is compiled for speed, where the rest of
+//! the browser's module is compiled to be small, and because the matrix kernel is the only unsafe code.
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod float;
+mod integer;
+mod levels;
 
-/// The name under which the engine lists the kernel.
+pub use integer::{LONGEST, Packed, pack_rows};
+pub use levels::quantise;
+
+/// The name under which the engine lists the matrix kernel.
 pub const NAME: &str = "backstitch_f32_4x8";
 
-/// Makes sure that the kernel is part of the module: the linker drops registrations of code that nobody names.
+/// Makes sure that the matrix kernel is part of the module: the linker drops registrations of code that nobody names.
 pub fn register() {
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     std::hint::black_box(float::kernel as *const ());

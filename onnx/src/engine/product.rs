@@ -3,16 +3,12 @@
 //! and computes what the specification says of them: `DynamicQuantizeLinear`, then `MatMulInteger` in exact integers,
 //! then one multiplication by both scales, then the bias.
 
-mod kernel;
-mod levels;
-
 use std::sync::Arc;
 
+pub(super) use backstitch_kernels::LONGEST;
+use backstitch_kernels::{Packed, pack_rows, quantise};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
-
-use kernel::Packed;
-use levels::quantise;
 
 /// The operator's name in a graph. Inputs: activations `[…, K]` float32, and for each output weights `[K, N]` int8 or
 /// uint8, their scale and zero point, each one number or N, and a bias of N floats. All but the activations are
@@ -21,9 +17,6 @@ pub(super) const NAME: &str = "DynamicProduct";
 
 /// Inputs for each output.
 const CONSTANTS: usize = 4;
-
-/// The longest inner dimension that it takes.
-pub(super) const LONGEST: usize = kernel::LONGEST;
 
 /// Makes the operator from a node of the graph.
 pub(super) fn build(
@@ -159,7 +152,7 @@ impl EvalOp for DynamicProduct {
         let last = input.shape().last().copied().unwrap_or_default();
         ensure!(last == inner, "{last} activations for {inner} rows");
         let (levels, scale) = quantise(input.try_as_plain_ram()?.as_slice::<f32>()?);
-        let rows = kernel::pack_rows(inner, &levels);
+        let rows = pack_rows(inner, &levels);
         self.0.iter().map(|weights| weights.product(&rows, scale, input.shape())).collect()
     }
 }
@@ -174,14 +167,8 @@ impl Weights {
         }
         let mut output = Tensor::zero::<f32>(&shape)?;
         let mut plain = output.try_as_plain_ram_mut()?;
-        let values = plain.as_slice_mut::<f32>()?;
-        packed.multiply(rows, |row, column, sums| {
-            let made = values[row * packed.columns() + column..].iter_mut();
-            let columns = scales[column..].iter().zip(&bias[column..]);
-            for ((made, sum), (scales, bias)) in made.zip(sums).zip(columns) {
-                *made = *sum as f32 * (scale * scales) + bias;
-            }
-        });
+        let scales: Vec<f32> = scales.iter().map(|own| scale * own).collect();
+        packed.multiply(rows, &scales, bias, plain.as_slice_mut::<f32>()?);
         Ok(output.into_tvalue())
     }
 }

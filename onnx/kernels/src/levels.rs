@@ -8,7 +8,7 @@ const LANES: usize = 8;
 const ROUNDING: f32 = 1.5 * (1 << 23) as f32;
 
 /// The levels with the zero point subtracted again, within ±255, and what one level is worth.
-pub(super) fn quantise(values: &[f32]) -> (Vec<i16>, f32) {
+pub fn quantise(values: &[f32]) -> (Vec<i16>, f32) {
     let (least, most) = extremes(values);
     // Where everything is 0, any scale will do.
     let scale = if most > least { (most - least) / 255.0 } else { 1.0 };

@@ -8,14 +8,14 @@ const COLUMNS: usize = 8;
 /// Rows of a tile.
 const ROWS: usize = 4;
 /// The longest inner dimension whose sums of 255 · 255 fit 32 bits.
-pub(super) const LONGEST: usize = (i32::MAX / (255 * 255)) as usize - 1;
+pub const LONGEST: usize = (i32::MAX / (255 * 255)) as usize - 1;
 
 /// Eight columns of two neighbouring rows: w(k,0), w(k+1,0), w(k,1), w(k+1,1) …
 type Pairs = [i16; 2 * COLUMNS];
 
 /// The constant factor of a product, `[inner, columns]`, its zero points subtracted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Packed {
+pub struct Packed {
     inner: usize,
     columns: usize,
     /// Panels of eight columns, each of `inner` / 2 pairs, rounded up; what sticks out is 0.
@@ -24,7 +24,7 @@ pub(super) struct Packed {
 
 impl Packed {
     /// Packs the factor; `at(k, n)` is its element less the zero point, within ±255.
-    pub(super) fn new(inner: usize, columns: usize, at: impl Fn(usize, usize) -> i16) -> Self {
+    pub fn new(inner: usize, columns: usize, at: impl Fn(usize, usize) -> i16) -> Self {
         let mut panels = Vec::with_capacity(columns.div_ceil(COLUMNS) * inner.div_ceil(2));
         for panel in 0..columns.div_ceil(COLUMNS) {
             for pair in 0..inner.div_ceil(2) {
@@ -37,40 +37,47 @@ impl Packed {
         Self { inner, columns, panels }
     }
 
-    pub(super) fn inner(&self) -> usize {
+    /// Rows of the factor.
+    pub fn inner(&self) -> usize {
         self.inner
     }
 
-    pub(super) fn columns(&self) -> usize {
+    /// Columns of the factor.
+    pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// `rows` times this factor. `rows` are [`pack_rows`]'; `write(row, column, sums)` gets each finished part of a
-    /// row, cut to the columns that exist.
-    pub(super) fn multiply(&self, rows: &[i32], mut write: impl FnMut(usize, usize, &[i32])) {
+    /// `rows` times this factor, each column times its scale and plus its bias, into `output`. `rows` are
+    /// [`pack_rows`]'.
+    pub fn multiply(&self, rows: &[i32], scales: &[f32], bias: &[f32], output: &mut [f32]) {
         let pairs = self.inner.div_ceil(2);
         for (index, panel) in self.panels.chunks_exact(pairs).enumerate() {
             let column = index * COLUMNS;
             let width = COLUMNS.min(self.columns - column);
-            let mut row = 0;
+            let (scales, bias) = (&scales[column..][..width], &bias[column..][..width]);
+            let mut made = output.chunks_exact_mut(self.columns);
+            let mut write = |sums: &[i32; COLUMNS]| {
+                let row = made.next().map(|row| &mut row[column..][..width]);
+                for (((made, sum), scale), bias) in
+                    row.into_iter().flatten().zip(sums).zip(scales).zip(bias)
+                {
+                    *made = *sum as f32 * scale + bias;
+                }
+            };
             let mut tiles = rows.chunks_exact(ROWS * pairs);
             for tile in tiles.by_ref() {
                 let each = std::array::from_fn(|r| &tile[r * pairs..(r + 1) * pairs]);
-                for sums in four(each, panel) {
-                    write(row, column, &sums[..width]);
-                    row += 1;
-                }
+                four(each, panel).iter().for_each(&mut write);
             }
             for last in tiles.remainder().chunks_exact(pairs) {
-                write(row, column, &one(last, panel)[..width]);
-                row += 1;
+                write(&one(last, panel));
             }
         }
     }
 }
 
 /// Rows of `inner` integers within ±255, each row as pairs of 16 bits in one word.
-pub(super) fn pack_rows(inner: usize, values: &[i16]) -> Vec<i32> {
+pub fn pack_rows(inner: usize, values: &[i16]) -> Vec<i32> {
     let mut rows = Vec::with_capacity(values.len().div_ceil(2));
     for row in values.chunks_exact(inner) {
         let pairs = row.chunks_exact(2);
@@ -193,16 +200,19 @@ mod tests {
             let a: Vec<i16> = (0..rows * inner).map(value).collect();
             let at = |k: usize, n: usize| value(31 + k * columns + n);
             let packed = Packed::new(inner, columns, at);
-            let mut made = vec![i32::MIN; rows * columns];
-            packed.multiply(&pack_rows(inner, &a), |row, column, sums| {
-                made[row * columns + column..][..sums.len()].copy_from_slice(sums);
-            });
+            let (scales, bias) = (vec![0.5; columns], vec![1.0; columns]);
+            let mut made = vec![f32::NAN; rows * columns];
+            packed.multiply(&pack_rows(inner, &a), &scales, &bias, &mut made);
             for row in 0..rows {
                 for column in 0..columns {
                     let sum: i32 = (0..inner)
                         .map(|k| i32::from(a[row * inner + k]) * i32::from(at(k, column)))
                         .sum();
-                    assert_eq!(made[row * columns + column], sum, "{rows}×{inner}×{columns}");
+                    assert_eq!(
+                        made[row * columns + column],
+                        sum as f32 * 0.5 + 1.0,
+                        "{rows}×{inner}×{columns}"
+                    );
                 }
             }
         }
