@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use backstitch_client::analysis::{self, FeatureVector};
 use backstitch_client::client::{Options, Pending as Begun, Stream as Inputs};
 use backstitch_client::preprocessing::Preprocessing;
 use backstitch_client::report::{Preview, Progress, RunResult};
 use backstitch_client::selection::CostLimit;
+use backstitch_client::workshop::Workshop;
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
 use js_sys::{Float32Array, Function, Int16Array, Uint8Array};
@@ -16,7 +18,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_sys::AbortSignal;
 
 use crate::convert::{
-    answer, input, limit, property, run_options, set, thrown, to_js, train_options,
+    answer, input, limit, number, property, run_options, set, thrown, to_js, train_options,
 };
 use crate::port::BrowserPort;
 
@@ -56,7 +58,7 @@ impl Client {
             public_key: property(&options, "public_key").and_then(|v| v.as_string()),
             voucher: property(&options, "voucher").and_then(|v| v.as_string()),
             limit,
-            ..Options::default()
+            workshop: Arc::new(workshop(&options).map_err(thrown)?),
         };
         let signal = signal(&options);
         let port = BrowserPort::open(persist, signal.clone()).await;
@@ -304,10 +306,25 @@ impl Client {
         to_js(&self.inner.describe())
     }
 
+    /// What compiled programs and weights take.
+    #[wasm_bindgen(unchecked_return_type = "Memory")]
+    pub fn memory(&self) -> Result<JsValue, JsValue> {
+        to_js(&self.inner.memory())
+    }
+
     /// Refuses everything from now on.
     pub fn close(&self) {
         self.inner.close();
     }
+}
+
+/// Where what the client compiles is kept: within a limit, where the caller says one.
+fn workshop(options: &JsValue) -> Result<Workshop, Problem> {
+    Ok(match number(options, "memory_limit_bytes")? {
+        // Below 0 counts as 0, beyond 64 bits as no limit.
+        Some(bytes) => Workshop::within(bytes as u64),
+        None => Workshop::default(),
+    })
 }
 
 /// Measures an input as `Client.run` would, in a worker that has no client. `preprocessing` is `library().preprocessing`.

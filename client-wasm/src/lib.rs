@@ -9,7 +9,7 @@
 //! await client.train({ epochs: 10 }, (progress) => …);     // pauses between steps, so that runs go on
 //! client.graph(); client.library(); await client.examples(); await client.samples();
 //! await client.preview(); await client.consent(true); await client.contribute(); await client.privacy();
-//! await client.refresh(); await client.forget(); client.close();
+//! client.memory(); await client.refresh(); await client.forget(); client.close();
 //! ```
 //! All types: `types.d.ts` for what goes in, `web/packages/client/src/results.ts` for what comes out. Every failure is
 //! thrown as `{ code, message, hint }`.
@@ -38,6 +38,9 @@ const GIVEN: &str = include_str!("types.d.ts");
 /// Those of the package, so that both say the same.
 #[wasm_bindgen(typescript_custom_section)]
 const RESULTS: &str = include_str!("../../web/packages/client/src/results.ts");
+
+#[wasm_bindgen(typescript_custom_section)]
+const MEMORY: &str = include_str!("../../web/packages/client/src/memory.ts");
 
 /// Runs once when the module is instantiated: panics are printed with their place.
 #[wasm_bindgen(start)]

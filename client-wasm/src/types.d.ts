@@ -19,6 +19,8 @@ export interface OpenOptions {
   cost_limit_bytes?: number;
   /** What a millisecond must gain at least, for a patch to be worth it, and may lose where it is saved. Default: 0. */
   gain_per_ms?: number;
+  /** Bytes that compiled programs and weights may take; what was not used for longest makes room. Default: no limit. */
+  memory_limit_bytes?: number;
   /** `false` keeps nothing beyond this page. Default `true`: IndexedDB. */
   persist?: boolean;
   signal?: AbortSignal;

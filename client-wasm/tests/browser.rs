@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use backstitch_client::examples::{Example, Target};
+use backstitch_client::residence::Residence;
 use backstitch_client::session::{Compiled, Plan, Session, Stitched};
 use backstitch_client::training::{Activation, Descent, Pace, Trainer};
 use backstitch_client_wasm::{Client, analyse};
@@ -40,10 +41,14 @@ fn tensor(value: &serde_json::Value) -> Vec<f32> {
 }
 
 fn session() -> Session {
+    session_in(&Arc::default())
+}
+
+fn session_in(residence: &Arc<Residence>) -> Session {
     let file = fashion!("primary.onnx");
     let sites: BTreeSet<String> = ["image", "features", "logits"].map(str::to_owned).into();
-    Session::compile(Model::from_bytes(file).unwrap(), Digest::of(file), "image", "logits", &sites)
-        .unwrap()
+    let model = Model::from_bytes(file).unwrap();
+    Session::compile_in(residence, model, Digest::of(file), "image", "logits", &sites).unwrap()
 }
 
 fn patches() -> Vec<Patch> {
@@ -87,8 +92,21 @@ fn the_kernels_are_there() {
 
 #[wasm_bindgen_test]
 fn every_mixture_of_patches_gives_the_golden_answers() {
+    check_golden_answers(&Arc::default());
+}
+
+#[wasm_bindgen_test]
+fn without_memory_for_more_than_one_program_the_answers_are_the_same() {
+    let none = Arc::new(Residence::within(0));
+    check_golden_answers(&none);
+    let kept = none.occupancy();
+    // Every program of every run but the one that has just run.
+    assert!(kept.held <= 1 && kept.dropped > 10, "{kept:?}");
+}
+
+fn check_golden_answers(residence: &Arc<Residence>) {
     let golden = golden(fashion!("golden/forward.json"));
-    let (session, mut patches) = (session(), patches());
+    let (session, mut patches) = (session_in(residence), patches());
     patches[2] = with_parameters(&patches[2], &golden["personal_style_parameters"]);
     let stitched: Vec<Stitched> = patches
         .iter()

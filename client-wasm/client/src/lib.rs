@@ -24,6 +24,7 @@ pub mod preprocessing;
 pub mod probe;
 pub mod random;
 pub mod report;
+pub mod residence;
 pub mod selection;
 pub mod session;
 pub mod training;

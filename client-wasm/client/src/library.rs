@@ -73,6 +73,11 @@ impl Version {
         Part { graph: self.patch.graph_digest(), weights: self.weights.digest, scale: 1.0 }
     }
 
+    /// Whether it changes anything.
+    pub fn has_effect(&self, session: &Session) -> Result<bool, Problem> {
+        self.compiled.has_effect(session, &self.weights)
+    }
+
     /// How it takes part in a run.
     pub fn stitched(&self) -> Stitched {
         Stitched {
@@ -276,9 +281,9 @@ impl Parts {
         let made = workshop.version(self.key, || {
             check(&self.patch, session.model(), session.digest(), session.shapes())?;
             let weights = compiled.weights(session, &self.patch)?;
-            Ok((self.patch, weights))
+            Ok((Arc::new(self.patch), Arc::new(weights)))
         })?;
-        let (patch, weights) = (Arc::new(made.0.clone()), Arc::new(made.1.clone()));
+        let (patch, weights) = (*made).clone();
         Ok(Version::new(self.name, self.number, patch, compiled, weights))
     }
 }

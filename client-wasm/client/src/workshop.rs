@@ -8,11 +8,15 @@ use backstitch_onnx::patch::Patch;
 use backstitch_onnx::{Digest, Model};
 use backstitch_protocol::Problem;
 
+use crate::residence::{Occupancy, Residence};
 use crate::session::{Compiled, Session, Weights};
 use crate::training::Trainer;
 
 /// Things that are kept although nobody uses them just now.
 const SPARE: usize = 32;
+
+/// A version of a patch, and its weights in the engine.
+pub type Ready = (Arc<Patch>, Arc<Weights>);
 
 /// Compiled things by what they were made of.
 #[derive(Default)]
@@ -20,10 +24,21 @@ pub struct Workshop {
     sessions: Shelf<Session>,
     compiled: Shelf<Compiled>,
     trainers: Shelf<Trainer>,
-    versions: Shelf<(Patch, Weights)>,
+    versions: Shelf<Ready>,
+    residence: Arc<Residence>,
 }
 
 impl Workshop {
+    /// A workshop whose things take so many bytes at most, but for what runs just now.
+    pub fn within(limit_bytes: u64) -> Self {
+        Self { residence: Arc::new(Residence::within(limit_bytes)), ..Self::default() }
+    }
+
+    /// What its things take now.
+    pub fn occupancy(&self) -> Occupancy {
+        self.residence.occupancy()
+    }
+
     /// The session of a primary, given as its file, cut at these sites.
     pub fn session(
         &self,
@@ -36,8 +51,10 @@ impl Workshop {
         let names: Vec<&str> =
             [input, output].into_iter().chain(sites.iter().map(String::as_str)).collect();
         let key = Digest::of(&[digest.as_bytes().as_slice(), names.join("\0").as_bytes()].concat());
-        self.sessions
-            .take(key, || Session::compile(Model::from_bytes(file)?, digest, input, output, sites))
+        self.sessions.take(key, || {
+            let model = Model::from_bytes(file)?;
+            Session::compile_in(&self.residence, model, digest, input, output, sites)
+        })
     }
 
     /// A patch's programs, for this session.
@@ -50,8 +67,8 @@ impl Workshop {
     pub fn version(
         &self,
         key: Digest,
-        make: impl FnOnce() -> Result<(Patch, Weights), Problem>,
-    ) -> Result<Arc<(Patch, Weights)>, Problem> {
+        make: impl FnOnce() -> Result<Ready, Problem>,
+    ) -> Result<Arc<Ready>, Problem> {
         self.versions.take(key, make)
     }
 

@@ -47,6 +47,11 @@ impl Packed {
         self.columns
     }
 
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self.panels.as_slice())
+    }
+
     /// `rows` times this factor, each column times its scale and plus its bias, into `output`. `rows` are
     /// [`pack_rows`]'.
     pub fn multiply(&self, rows: &[i32], scales: &[f32], bias: &[f32], output: &mut [f32]) {

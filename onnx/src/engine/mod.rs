@@ -21,9 +21,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tract_onnx::prelude::{
     Framework, InferenceFact, InferenceModel, InferenceModelExt, TVec, TractResult,
 };
+use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::optim::Optimizer;
 use tract_onnx::tract_hir::internal::{
-    OutletId, SymbolScope, TypedModel, TypedSimplePlan, TypedSimpleState,
+    DimLike, OutletId, SymbolScope, TypedModel, TypedNode, TypedSimplePlan, TypedSimpleState,
 };
 
 pub use ops::operators;
@@ -167,6 +168,15 @@ impl Program {
         })?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(state);
         outputs.into_iter().map(Value::from_engine).collect()
+    }
+
+    /// Bytes of the constants that the program carries, packed as its kernels want them.
+    pub fn constant_bytes(&self) -> u64 {
+        let constant = |node: &TypedNode| match node.op_as::<Const>() {
+            Some(_) => node.outputs.first()?.fact.mem_size().to_usize().ok(),
+            None => product::packed_bytes(node.op.as_ref()),
+        };
+        self.plan.model().nodes().iter().filter_map(constant).map(|bytes| bytes as u64).sum()
     }
 
     fn list_inputs(&self) -> String {

@@ -26,6 +26,12 @@ pub(super) fn build(
     Ok((expand(Unpacked { outputs: node.output.len() }), vec![]))
 }
 
+/// Bytes of its packed weights, where an operator is one of these.
+pub(super) fn packed_bytes(op: &dyn TypedOp) -> Option<usize> {
+    let DynamicProduct(products) = op.downcast_ref::<DynamicProduct>()?;
+    Some(products.iter().map(|weights| weights.packed.bytes()).sum())
+}
+
 /// The operator before its constants are known.
 #[derive(Clone, Debug)]
 struct Unpacked {

@@ -7,7 +7,7 @@ use tract_onnx::prelude::{Datum, DatumType, IntoArcTensor, TDim, TValue, Tensor 
 
 use super::guard::engine_error;
 use crate::error::{Code, Error, Result};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Element, Tensor};
 
 /// A tensor that the engine can read at once. Cloning shares it; nothing ever writes to it.
 #[derive(Clone)]
@@ -16,12 +16,39 @@ pub struct Value(Arc<EngineTensor>);
 impl Value {
     /// A value of 32-bit floats; their count must be that of the shape.
     pub fn f32(shape: &[usize], values: &[f32]) -> Result<Self> {
-        Self::try_from(&Tensor::new(shape.to_vec(), values)?)
+        Self::copied(shape, values)
     }
 
     /// A value of 64-bit integers; their count must be that of the shape.
     pub fn i64(shape: &[usize], values: &[i64]) -> Result<Self> {
-        Self::try_from(&Tensor::new(shape.to_vec(), values)?)
+        Self::copied(shape, values)
+    }
+
+    /// A value whose little-endian bytes stand in these parts, one after the other.
+    pub fn joined<'a>(
+        dtype: DType,
+        shape: &[usize],
+        parts: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<Self> {
+        let Self(mut tensor) = Self::zeros(dtype, shape)?;
+        let mut left =
+            Arc::get_mut(&mut tensor).map(EngineTensor::as_bytes_mut).unwrap_or_default();
+        let whole = left.len();
+        for part in parts {
+            let (own, rest) = left.split_at_mut_checked(part.len()).ok_or_else(|| {
+                let detail = format!("the parts have more than the {whole} bytes of {shape:?}");
+                Error::new(Code::InputMismatch, detail)
+            })?;
+            own.copy_from_slice(part);
+            left = rest;
+        }
+        match left.len() {
+            0 => Ok(Self(tensor)),
+            missing => Err(Error::new(
+                Code::InputMismatch,
+                format!("the parts lack {missing} of the {whole} bytes of {shape:?}"),
+            )),
+        }
     }
 
     /// Numbers as a float or integer type, as a model's input wants them; fractions of integers are cut off.
@@ -74,9 +101,23 @@ impl Value {
         self.slice()
     }
 
+    /// Bytes of its elements.
+    pub fn bytes(&self) -> u64 {
+        self.0.as_bytes().len() as u64
+    }
+
     /// A copy as a plain tensor.
     pub fn to_tensor(&self) -> Result<Tensor> {
         Tensor::from_bytes(self.dtype(), self.shape().to_vec(), self.0.as_bytes())
+    }
+
+    /// A copy, straight into the engine's memory: the input of every run goes this way.
+    fn copied<T: Datum + Copy + Element>(shape: &[usize], values: &[T]) -> Result<Self> {
+        match EngineTensor::from_shape(shape, values) {
+            Ok(tensor) => Ok(Self(Arc::new(tensor))),
+            // Says what is wrong with the count.
+            Err(_) => Self::try_from(&Tensor::new(shape.to_vec(), values)?),
+        }
     }
 
     fn slice<T: Datum>(&self) -> Result<&[T]> {

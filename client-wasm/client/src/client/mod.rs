@@ -45,6 +45,7 @@ use crate::library::Library;
 use crate::overlap::Overlap;
 use crate::personal::Personal;
 use crate::port::Port;
+use crate::residence::Occupancy;
 use crate::selection::CostLimit;
 use crate::training::Activation;
 use crate::workshop::Workshop;
@@ -104,6 +105,11 @@ impl<P: Port> Client<P> {
     /// What runs now.
     pub fn live(&self) -> Arc<Adapted> {
         self.live.borrow().clone()
+    }
+
+    /// What compiled programs and weights take, and how often some had to go.
+    pub fn memory(&self) -> Occupancy {
+        self.workshop.occupancy()
     }
 
     /// Refuses everything from now on, with `closed`. A run in flight ends first.

@@ -311,20 +311,19 @@ impl<P: Port> Client<P> {
             .iter()
             .map(|o| added_ms(&cost, &live.library, o.version))
             .collect::<Result<Vec<Estimate>, Problem>>()?;
-        let candidates: Vec<Candidate<'_>> = offered
-            .iter()
-            .zip(&costs)
-            .map(|(o, estimate)| Candidate {
+        let mut candidates = Vec::with_capacity(offered.len());
+        for (o, estimate) in offered.iter().zip(&costs) {
+            candidates.push(Candidate {
                 name: &o.version.name,
                 selector: &o.version.selector,
-                has_effect: o.version.weights.has_effect,
+                has_effect: o.version.has_effect(&live.library.session)?,
                 cost_ms: estimate.ms,
                 cost_bytes: o.version.weight_bytes,
                 replaces: &o.version.replaces,
                 correction: self.feedback.borrow().correction(&o.version.name),
                 meanings: &live.library.meanings,
-            })
-            .collect();
+            });
+        }
         let primary = primary_ms(&cost, &live.library);
         Ok((select(features, &candidates, limit, primary, choice)?, costs))
     }

@@ -1,6 +1,7 @@
 //! The client against a scripted server, on the real sample library.
 
 mod background;
+mod memory;
 mod pages;
 mod stream;
 mod unlabelled;

@@ -10,8 +10,8 @@ use crate::random::SplitMix;
 use crate::session::Plan;
 
 impl<P: Port> Client<P> {
-    /// Runs one patch that was never measured, once, on noise, and notes what it and the segments took. Returns
-    /// whether there is more to do; meant to be called again and again while nothing else wants the thread.
+    /// Runs one patch that was never measured, once, on noise, and notes what it and the segments took, and whether the
+    /// patch changes anything. Returns whether there is more to do; meant to be called again and again while nothing else wants the thread.
     pub fn warm(&self) -> Result<bool, Problem> {
         self.check_open()?;
         let live = self.live();
@@ -20,6 +20,7 @@ impl<P: Port> Client<P> {
             |slot: &&super::Slot| !self.cost.borrow().estimate(&stage_of(&slot.shared)).measured;
         let mut slots = live.slots.iter().filter(cold);
         let Some(slot) = slots.next() else { return Ok(false) };
+        slot.shared.has_effect(session)?;
         let shape = session.input().1;
         let mut draws = SplitMix::new(1);
         let noise: Vec<f32> = (0..shape.iter().product()).map(|_| draws.uniform() as f32).collect();

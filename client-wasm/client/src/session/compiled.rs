@@ -1,6 +1,7 @@
 //! A patch, compiled once. Its trainable weights are inputs of the programs, so that new weights compile nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use backstitch_onnx::cost::cost;
 use backstitch_onnx::engine::infer;
@@ -10,6 +11,7 @@ use backstitch_protocol::Problem;
 
 use super::{Session, require_float};
 use crate::random::SplitMix;
+use crate::residence::Resident;
 
 /// The programs of a patch's attachments.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub(super) struct Attached {
     /// What it reads of the primary.
     pub(super) reads: BTreeSet<String>,
     pub(super) feeds: Vec<Feed>,
-    pub(super) program: Program,
+    pub(super) program: Resident<Program>,
 }
 
 /// Where an input of a program comes from.
@@ -39,14 +41,14 @@ pub(super) enum Feed {
 }
 
 /// One version's trainable weights, as the engine takes them, and their identity.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Weights {
     /// By name.
-    pub values: BTreeMap<String, Value>,
+    pub values: Resident<BTreeMap<String, Value>>,
     /// The digest of all float weights of the patch.
     pub digest: Digest,
-    /// Whether the patch changes anything with them.
-    pub has_effect: bool,
+    /// Whether the patch changes anything with them, once somebody has asked and it had to be tried.
+    effect: OnceLock<bool>,
 }
 
 impl Compiled {
@@ -69,7 +71,7 @@ impl Compiled {
                 require_float(session.shapes(), attachment.site())?;
             }
             macs += cost(&model, &infer(&model, &dims)?)?.total.macs;
-            let program = Program::compile(&model, &dims)?;
+            let program = session.residence().program(model, dims)?;
             let feed = |name: &str| match attachment.inputs.get(name) {
                 Some(site) => Feed::Site(site.clone()),
                 None => Feed::Weight(name.to_owned()),
@@ -79,7 +81,7 @@ impl Compiled {
                 factor: attachment.factor(),
                 site: attachment.site().to_owned(),
                 reads: attachment.inputs.values().cloned().collect(),
-                feeds: program.input_names().map(feed).collect(),
+                feeds: program.take()?.input_names().map(feed).collect(),
                 program,
             });
         }
@@ -102,12 +104,26 @@ impl Compiled {
         Digest::of(&bytes)
     }
 
-    /// Takes a version's weights into the engine and finds out whether they have any effect.
+    /// Takes a version's weights into the engine.
     pub fn weights(&self, session: &Session, patch: &Patch) -> Result<Weights, Problem> {
         let weights = patch.weights();
-        let values = engine_values(&weights)?;
-        let has_effect = !may_be_idle(&weights) || self.changes_something(session, &values)?;
-        Ok(Weights { values, digest: patch.weights_digest(), has_effect })
+        let effect = OnceLock::new();
+        if !may_be_idle(&weights) {
+            effect.get_or_init(|| true);
+        }
+        let values = session.residence().resident(move || engine_values(&weights));
+        values.take()?;
+        Ok(Weights { values, digest: patch.weights_digest(), effect })
+    }
+
+    /// Whether the patch changes anything with these weights. Where that has to be tried, it takes as long as a run of the
+    /// patch, once.
+    pub fn has_effect(&self, session: &Session, weights: &Weights) -> Result<bool, Problem> {
+        if let Some(known) = weights.effect.get() {
+            return Ok(*known);
+        }
+        let changes = self.changes_something(session, &*weights.values.take()?)?;
+        Ok(*weights.effect.get_or_init(|| changes))
     }
 
     /// Tries the patch on pseudo-random tensors: a fresh adapter adds zeros, and is then not worth running.
@@ -176,7 +192,7 @@ impl Attached {
                 Feed::Weight(name) => weights.get(name).cloned().ok_or_else(|| missing(name))?,
             });
         }
-        let outputs = self.program.run_ordered(&fed)?;
+        let outputs = self.program.take()?.run_ordered(&fed)?;
         outputs.into_iter().next().ok_or_else(|| missing(&self.site))
     }
 }

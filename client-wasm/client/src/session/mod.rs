@@ -9,6 +9,7 @@ mod plan;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use backstitch_onnx::cost::{Cost, cost};
 use backstitch_onnx::cut::cut_for;
@@ -21,6 +22,8 @@ pub use compiled::{Compiled, Weights};
 pub use plan::{Plan, Step};
 pub use run::{Deadline, Ran, Reusable, Running, Stage, Stitched};
 
+use crate::residence::{Residence, Resident};
+
 /// A primary, cut and compiled for one input at a time.
 pub struct Session {
     model: Model,
@@ -31,6 +34,7 @@ pub struct Session {
     sites: BTreeSet<String>,
     segments: Vec<Segment>,
     total: Cost,
+    residence: Arc<Residence>,
 }
 
 /// A part of the primary between two sites.
@@ -46,7 +50,7 @@ pub struct Segment {
     pub macs: u64,
     /// How often it applies each operator.
     pub operators: BTreeMap<String, usize>,
-    program: Program,
+    program: Resident<Program>,
 }
 
 impl Session {
@@ -56,6 +60,18 @@ impl Session {
     ///
     /// Fails where the primary has other inputs besides, or a site does not exist.
     pub fn compile(
+        model: Model,
+        digest: Digest,
+        input: &str,
+        output: &str,
+        sites: &BTreeSet<String>,
+    ) -> Result<Self, Problem> {
+        Self::compile_in(&Arc::default(), model, digest, input, output, sites)
+    }
+
+    /// The same, with its programs, and those of patches and trainers that are compiled for it, in this residence.
+    pub fn compile_in(
+        residence: &Arc<Residence>,
         model: Model,
         digest: Digest,
         input: &str,
@@ -83,13 +99,14 @@ impl Session {
         let shapes = infer(&model, &Dims::new())?;
         let names: Vec<&str> = sites.iter().map(String::as_str).collect();
         let segments = cut_for(&model, &names, &shapes)?
-            .iter()
+            .into_iter()
             .enumerate()
-            .map(|(index, segment)| Segment::compile(index, segment, &shapes))
+            .map(|(index, segment)| Segment::compile(residence, index, segment, &shapes))
             .collect::<Result<Vec<_>, Problem>>()?;
         let total = cost(&model, &shapes)?.total;
         let (input, output, sites) = (input.to_owned(), output.to_owned(), sites.clone());
-        Ok(Self { model, digest, input, output, shapes, sites, segments, total })
+        let residence = residence.clone();
+        Ok(Self { model, digest, input, output, shapes, sites, segments, total, residence })
     }
 
     /// The primary.
@@ -132,6 +149,11 @@ impl Session {
         &self.segments
     }
 
+    /// Where everything that is compiled for this primary is kept.
+    pub fn residence(&self) -> &Arc<Residence> {
+        &self.residence
+    }
+
     /// What the whole primary costs.
     pub fn cost(&self) -> Cost {
         self.total
@@ -143,19 +165,25 @@ impl Session {
 }
 
 impl Segment {
-    fn compile(index: usize, model: &Model, shapes: &Shapes) -> Result<Self, Problem> {
-        let dims = dims_of(model, shapes);
-        let own = infer(model, &dims)?;
-        let program = Program::compile(model, &dims)?;
+    fn compile(
+        residence: &Arc<Residence>,
+        index: usize,
+        model: Model,
+        shapes: &Shapes,
+    ) -> Result<Self, Problem> {
+        let dims = dims_of(&model, shapes);
+        let macs = cost(&model, &infer(&model, &dims)?)?.total.macs;
         let mut operators = BTreeMap::new();
         for node in &model.graph.nodes {
             *operators.entry(node.op.clone()).or_insert(0) += 1;
         }
+        let program = residence.program(model, dims)?;
+        let compiled = program.take()?;
         Ok(Self {
             name: format!("segment:{index}"),
-            inputs: program.input_names().map(str::to_owned).collect(),
-            outputs: program.output_names().map(str::to_owned).collect(),
-            macs: cost(model, &own)?.total.macs,
+            inputs: compiled.input_names().map(str::to_owned).collect(),
+            outputs: compiled.output_names().map(str::to_owned).collect(),
+            macs,
             operators,
             program,
         })

@@ -89,7 +89,7 @@ impl Session {
         };
         if let Some(segment) = self.segments.first().filter(|s| s.inputs == [self.input.clone()]) {
             let began = clock();
-            let outputs = segment.program.run_ordered(std::slice::from_ref(input))?;
+            let outputs = segment.program.take()?.run_ordered(std::slice::from_ref(input))?;
             reusable.live.extend(segment.outputs.iter().cloned().zip(outputs));
             reusable.ms.insert(0, clock() - began);
         }
@@ -260,7 +260,7 @@ impl Running<'_> {
         for name in &segment.inputs {
             inputs.push(self.value(name)?.clone());
         }
-        let outputs = segment.program.run_ordered(&inputs)?;
+        let outputs = segment.program.take()?.run_ordered(&inputs)?;
         self.live.extend(segment.outputs.iter().cloned().zip(outputs));
         self.stages.push(Stage { name: segment.name.clone(), ms: clock() - began });
         Ok(())
@@ -286,7 +286,7 @@ impl Running<'_> {
             let patch = &self.patches[*p];
             let attached = &patch.compiled.attachments[*a];
             let began = clock();
-            let made = attached.run(|name| self.live.get(name), &patch.weights.values)?;
+            let made = attached.run(|name| self.live.get(name), &*patch.weights.values.take()?)?;
             match attached.mode {
                 Mode::Parallel => terms.push((made, attached.factor)),
                 Mode::Series | Mode::Replace => {

@@ -13,6 +13,7 @@ use backstitch_protocol::problem::Code;
 use serde::Serialize;
 
 use crate::examples::{Example, Target};
+use crate::residence::Resident;
 use crate::session::{Session, feed};
 
 /// Most examples in one step, whatever a manifest says.
@@ -69,13 +70,13 @@ pub struct Trainer {
     loss: Loss,
     /// The type of the model's input.
     input: Option<DType>,
-    prefix: Option<Program>,
+    prefix: Option<Resident<Program>>,
     /// What the trainable part reads besides weights and target, with the shape of one example.
     border: Vec<Border>,
     /// Inputs: border, target, weights. Outputs: loss, gradients.
-    step: Program,
+    step: Resident<Program>,
     /// Inputs: border, weights. Output: the answer.
-    answer: Program,
+    answer: Resident<Program>,
     answer_shape: Vec<usize>,
 }
 
@@ -148,13 +149,16 @@ impl Trainer {
         let (prefix, mut answer) = split_frozen_for(&whole, &trainable, &one)?;
         let (_, suffix) = split_frozen_for(&whole, &trainable, &many)?;
         let border = border(&suffix, &one, &many, batch)?;
-        let prefix = prefix.map(|p| Program::compile(&p, &dims_of(&p, &one))).transpose()?;
+        let program = |model: Model, dims: Dims| session.residence().program(model, dims);
+        let own = |model: &Model| dims_of(model, &one);
+        let prefix = prefix.map(|p| (own(&p), p)).map(|(d, p)| program(p, d)).transpose()?;
         let objective = Objective { loss, output, trainable: &trainable };
         let gradient = differentiate(&suffix, &objective, &dims_of(&suffix, &many))?;
         let mut gradient_dims = dims_of(&gradient, &many);
         gradient_dims
             .extend(target_dims(loss, output, &many).map(|dims| ("target".to_owned(), dims)));
         answer.graph.promote(&trainable)?;
+        let answer_dims = own(&answer);
         Ok(Self {
             training,
             parameters,
@@ -163,8 +167,8 @@ impl Trainer {
             input: session.shapes().get(input).map(|(dtype, _)| *dtype),
             prefix,
             border,
-            step: Program::compile(&gradient, &gradient_dims)?,
-            answer: Program::compile(&answer, &dims_of(&answer, &one))?,
+            step: program(gradient, gradient_dims)?,
+            answer: program(answer, answer_dims)?,
             answer_shape: session.output().1.to_vec(),
         })
     }
@@ -195,6 +199,7 @@ impl Trainer {
         let value = feed(self.input, &example.shape, &example.values)?;
         let made: BTreeMap<String, Value> = match &self.prefix {
             Some(prefix) => {
+                let prefix = prefix.take()?;
                 let outputs = prefix.run_ordered(std::slice::from_ref(&value))?;
                 prefix.output_names().map(str::to_owned).zip(outputs).collect()
             }
@@ -220,7 +225,7 @@ impl Trainer {
         for (parameter, values) in self.parameters.iter().zip(weights) {
             fed.push(Value::f32(&parameter.shape, values)?);
         }
-        let mut outputs = self.step.run_ordered(&fed)?.into_iter();
+        let mut outputs = self.step.take()?.run_ordered(&fed)?.into_iter();
         let loss = outputs.next().map(|l| l.f32s().map(|v| v[0])).transpose()?.unwrap_or(f32::NAN);
         Ok((loss, outputs.collect()))
     }
@@ -262,6 +267,7 @@ impl Trainer {
         for (parameter, numbers) in self.parameters.iter().zip(weights) {
             values.push(Value::f32(&parameter.shape, numbers)?);
         }
+        let program = self.answer.take()?;
         let answer = |example: &&Activation| {
             let mut fed: Vec<Value> = example
                 .tensors
@@ -269,7 +275,7 @@ impl Trainer {
                 .map(Value::try_from)
                 .collect::<backstitch_onnx::Result<_>>()?;
             fed.extend(values.iter().cloned());
-            let answer = self.answer.run_ordered(&fed)?;
+            let answer = program.run_ordered(&fed)?;
             let answer = answer.first().map(Value::f32s).transpose()?.unwrap_or_default();
             Ok(read(&example.target, answer))
         };
@@ -316,15 +322,12 @@ impl Trainer {
             return Ok(Value::try_from(first)?);
         }
         let mut shape = border.shape.clone();
-        let mut bytes = Vec::with_capacity(first.bytes().len() * self.batch);
-        for row in 0..self.batch {
-            // A short batch is filled up; the targets say which rows count.
-            bytes.extend_from_slice(examples[row % examples.len()].tensors[index].bytes());
-        }
+        // A short batch is filled up; the targets say which rows count.
+        let rows = (0..self.batch).map(|row| &examples[row % examples.len()].tensors[index]);
         if let Some(rows) = shape.first_mut() {
             *rows = self.batch;
         }
-        Ok(Value::try_from(&Tensor::from_bytes(first.dtype(), shape, bytes)?)?)
+        Ok(Value::joined(first.dtype(), &shape, rows.map(Tensor::bytes))?)
     }
 
     fn targets(&self, examples: &[&Activation]) -> Result<Option<Value>, Problem> {

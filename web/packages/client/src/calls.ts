@@ -1,5 +1,6 @@
 // What the page and its worker say to each other.
 
+import type { Memory } from "./memory.js";
 import type { AdaptOptions, CostLimit, RunOptions, TrainOptions } from "./options.js";
 import type { EngineInput } from "./engine.js";
 import type { WireInput } from "./input.js";
@@ -33,6 +34,7 @@ export interface OpenCall {
   /** A compiled module, where another worker has one already; else where to fetch it. */
   wasm: WebAssembly.Module | string;
   costLimit: CostLimit;
+  memoryBytes: number;
   publicKey: string | undefined;
   voucher: string | undefined;
   persist: boolean;
@@ -71,6 +73,7 @@ export type Calls = {
   contribute: { argument: undefined; result: ContributeResult };
   consent: { argument: boolean; result: Privacy };
   privacy: { argument: undefined; result: Privacy };
+  memory: { argument: undefined; result: Memory };
   refresh: { argument: undefined; result: RefreshResult };
   forget: { argument: undefined; result: undefined };
   examples: { argument: undefined; result: ExampleCounts };

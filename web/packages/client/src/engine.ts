@@ -3,6 +3,7 @@
 import init, { analyse, Client } from "../wasm/backstitch.js";
 import type { Pixels } from "./decode.js";
 import type { OpenCall } from "./calls.js";
+import type { Memory } from "./memory.js";
 import type { OpenProgress, TensorInput } from "./options.js";
 import { PatchError } from "./problem.js";
 import type {
@@ -63,6 +64,7 @@ export interface Engine {
   samples(): Promise<Uint8Array | null>;
   graph(): Graph;
   library(): LibraryInfo;
+  memory(): Memory;
   close(): void;
 }
 
@@ -79,6 +81,7 @@ export async function openEngine(
     cost_limit_ms: call.costLimit.ms ?? undefined,
     cost_limit_bytes: call.costLimit.bytes ?? undefined,
     gain_per_ms: call.costLimit.gainPerMs ?? undefined,
+    memory_limit_bytes: call.memoryBytes,
     persist: call.persist,
     signal,
   };

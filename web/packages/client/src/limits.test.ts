@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { sizeOf } from "./header.js";
-import { checkPicture, checkText, MAX_TEXT, scaled, SCALED_PIXELS } from "./limits.js";
+import { checkPicture, checkText, MAX_TEXT, memoryLimit, scaled, SCALED_PIXELS } from "./limits.js";
 
 const code = (work: () => void): string | undefined => {
   try {
@@ -36,6 +36,18 @@ describe("limits", () => {
   it("refuse a text that cannot fit", () => {
     expect(code(() => checkText("a".repeat(10 << 20)))).toBe("input_invalid");
     expect(code(() => checkText("a".repeat(MAX_TEXT)))).toBeUndefined();
+  });
+});
+
+describe("the memory of compiled models", () => {
+  it("is what the caller says, or goes by the device", () => {
+    expect(memoryLimit(5, { deviceMemory: 8 })).toBe(5);
+    expect(memoryLimit(0, undefined)).toBe(0);
+    expect(memoryLimit(undefined, { deviceMemory: 8 })).toBe(512 << 20);
+    expect(memoryLimit(undefined, { deviceMemory: 0.5 })).toBe(32 << 20);
+    for (const silent of [undefined, {}]) expect(memoryLimit(undefined, silent)).toBe(256 << 20);
+    for (const wrong of [-1, NaN, Infinity])
+      expect(code(() => memoryLimit(wrong, undefined))).toBe("request_invalid");
   });
 });
 

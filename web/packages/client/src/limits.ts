@@ -14,6 +14,12 @@ export const MAX_TEXT = 1 << 20;
 /** Most numbers of a tensor. */
 export const MAX_NUMBERS = 64 << 20;
 
+/** What compiled models may take where the browser does not say how much memory the device has. */
+const MEMORY_BYTES = 256 << 20;
+
+/** The share of a device's memory that compiled models may take. */
+const MEMORY_SHARE = 1 / 16;
+
 export interface Size {
   width: number;
   height: number;
@@ -41,6 +47,21 @@ export function scaled({ width, height }: Size): Size {
   if (factor >= 1) return { width, height };
   const side = (length: number): number => Math.max(1, Math.floor(length * factor));
   return { width: side(width), height: side(height) };
+}
+
+/** Bytes that compiled models may take: as the caller says, or by the memory of the device, which is told in GiB. */
+export function memoryLimit(
+  given: number | undefined,
+  device: { deviceMemory?: number } | undefined,
+): number {
+  if (given === undefined)
+    return device?.deviceMemory ? device.deviceMemory * MEMORY_SHARE * 2 ** 30 : MEMORY_BYTES;
+  if (Number.isFinite(given) && given >= 0) return given;
+  throw new PatchError(
+    "request_invalid",
+    `memoryBytes is ${given}; it is a number of bytes, at least 0`,
+    "leave it out to go by the memory of the device",
+  );
 }
 
 export function checkText(text: string): void {

@@ -4,6 +4,7 @@ import { trainInBackground } from "./background.js";
 import type { OpenCall, Snapshot } from "./calls.js";
 import { cross } from "./input.js";
 import { idle, type BackgroundSettings } from "./idle.js";
+import type { Memory } from "./memory.js";
 import type {
   AdaptOptions,
   CallOptions,
@@ -240,6 +241,11 @@ export class Model {
   /** The library's built-in samples as bytes, if it has some. */
   samples({ signal }: CallOptions = {}): Promise<Uint8Array | null> {
     return this.#station.call("samples", undefined, { signal });
+  }
+
+  /** What is compiled here now, and how often something had to make room. */
+  memory({ signal }: CallOptions = {}): Promise<Memory> {
+    return this.#station.call("memory", undefined, { signal });
   }
 
   /** Asks the server for a new version now; an open model also follows by itself. */

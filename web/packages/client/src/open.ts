@@ -1,6 +1,7 @@
 // open(url): from an address to a model that is ready to run.
 
 import type { OpenCall } from "./calls.js";
+import { memoryLimit } from "./limits.js";
 import { Model } from "./model.js";
 import type { OpenOptions } from "./options.js";
 import { aborted, PatchError } from "./problem.js";
@@ -18,6 +19,7 @@ export async function open(url: string | URL, options: OpenOptions = {}): Promis
     onProgress,
     signal,
     costLimit = {},
+    memoryBytes,
     publicKey,
     voucher,
     workerUrl,
@@ -31,6 +33,7 @@ export async function open(url: string | URL, options: OpenOptions = {}): Promis
     url: absolute(url).href,
     wasm: (wasmUrl === undefined ? bestWasm() : absolute(wasmUrl)).href,
     costLimit,
+    memoryBytes: memoryLimit(memoryBytes, globalThis.navigator as { deviceMemory?: number } | undefined),
     publicKey,
     voucher,
     persist: storage === "persistent",

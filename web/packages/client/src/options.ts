@@ -59,6 +59,12 @@ export interface OpenOptions {
   onProgress?: (progress: OpenProgress) => void;
   signal?: AbortSignal;
   costLimit?: CostLimit;
+  /**
+   * Bytes that compiled models and weights may take in a worker. What was not used for longest makes room, and is compiled
+   * again when it is needed: the answers are the same, some come later. Below what one answer needs, each compiles.
+   * Default: a sixteenth of the device's memory; 256 MB where the browser does not say how much it has.
+   */
+  memoryBytes?: number;
   /** Hex of the operator's Ed25519 root key. Without it the first root seen is pinned on this device. */
   publicKey?: string;
   /** The word of your site's login, where the server enrols nobody without. */

@@ -137,6 +137,7 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
   contribute: async () => changed(await current().contribute()),
   consent: async (given) => changed(await current().consent(given)),
   privacy: async () => current().privacy(),
+  memory: async () => current().memory(),
   async refresh() {
     const result = await current().refresh();
     if (result.changed) server.emit("version", await changed(result));
