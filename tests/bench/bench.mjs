@@ -5,7 +5,7 @@ import { parseArgs } from "node:util";
 import { openPage, startBrowser } from "../browser/browser.mjs";
 import { bundle } from "./bundle.mjs";
 import { machine } from "./machine.mjs";
-import { fashion, models, writeTrainableFilter } from "./models.mjs";
+import { fashion, models, stitchedSets, writeTrainableFilter } from "./models.mjs";
 import { pageStart } from "./page-start.mjs";
 import { report } from "./report.mjs";
 import { serve } from "./serve.mjs";
@@ -18,11 +18,11 @@ const HELP = `usage: just bench [--models DIR] [--runs N] [--only PART,…] [--j
                  tests/bench/derive.py makes of it; without it only the library of
                  this repository is measured
   --runs N       timed runs of each variant, at least 20 (default 30)
-  --only PART    of inference, segments, library, training, memory, sizes, start,
-                 server; the report then keeps the other parts of the last JSON
+  --only PART    of inference, segments, fused, library, training, memory, sizes,
+                 start, server; the report then keeps the other parts of the last JSON
   --json FILE    where the figures are kept (default tests/bench/results.json)`;
 
-const PARTS = ["inference", "segments", "library", "training", "memory", "sizes", "start", "server"];
+const PARTS = ["inference", "segments", "fused", "library", "training", "memory", "sizes", "start", "server"];
 const here = (path) => new URL(path, import.meta.url).pathname;
 const { values: options } = parseArgs({
   options: {
@@ -87,6 +87,11 @@ async function measure(found, ask) {
     say("segments");
     figures.segments = [];
     for (const model of found.segments) figures.segments.push(await ask("segments", model, timed));
+  }
+  if (parts.has("fused")) {
+    say("stitched sets, in segments and as one model");
+    figures.fused = [];
+    for (const set of await stitchedSets()) figures.fused.push(await ask("fused", set, timed));
   }
   if (parts.has("library")) {
     say("switching, new weights, new patches, selection");

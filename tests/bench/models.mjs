@@ -4,7 +4,8 @@ import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 
 const here = (path) => new URL(path, import.meta.url).pathname;
-const FASHION = here("../../onnx/models/fashion/");
+const MODELS = here("../../onnx/models/");
+const FASHION = `${MODELS}fashion/`;
 
 /** The noise filter as the library ships it is frozen; here its convolutions can be trained. */
 export async function writeTrainableFilter(folder) {
@@ -53,6 +54,46 @@ export async function fashion() {
       },
     ],
   };
+}
+
+/** Sets of patches that people run, by library: shapes are those of the model's input. */
+const SETS = {
+  fashion: {
+    shape: [1, 1, 28, 28],
+    sets: [["noise-reduction"], ["noise-reduction", "sharpening"], ["noise-reduction", "personal-style"]],
+  },
+  photos: { shape: [1, 3, 224, 224], sets: [["my-things"]] },
+  sentiment: { shape: [1, 64], integers: true, sets: [["films"], ["tweets"]] },
+};
+
+/** Those sets, with every site of their library cut, as a page has it. */
+export async function stitchedSets() {
+  const read = async (path) => JSON.parse(await readFile(`${MODELS}${path}`, "utf8"));
+  const found = [];
+  for (const [library, { sets, ...shape }] of Object.entries(SETS)) {
+    const { primary } = await read(`${library}/library.json`);
+    const manifests = {};
+    for (const patch of await readdir(`${MODELS}${library}/patches`))
+      manifests[patch] = await read(`${library}/patches/${patch}/patch.json`);
+    const sites = Object.values(manifests).flatMap(({ attachments }) =>
+      attachments.flatMap(({ inputs, output }) => [...Object.values(inputs), ...Object.values(output)]),
+    );
+    for (const set of sets)
+      found.push({
+        name: library,
+        set: set.join(" + "),
+        primary: `/library/${library}/${primary.file}`,
+        input: primary.input,
+        output: primary.output,
+        sites: [...new Set([...sites, ...(primary.probes ?? []).map(({ site }) => site)])],
+        ...shape,
+        patches: set.map((patch) => ({
+          manifest: `/library/${library}/patches/${patch}/patch.json`,
+          graph: `/library/${library}/patches/${patch}/patch.onnx`,
+        })),
+      });
+  }
+  return found;
 }
 
 const EFFICIENTNET = { image: { shape: [1, 3, 224, 224], kind: "picture" } };
@@ -137,6 +178,7 @@ export async function models(folder, say) {
       "/ort/": here("node_modules/onnxruntime-web/dist/"),
       "/tfjs/": here("node_modules/@tensorflow/tfjs-backend-wasm/dist/"),
       "/fashion/": FASHION,
+      "/library/": MODELS,
       "/bench/": here("dist/"),
       ...(folder && { "/models/": `${resolve(folder)}/` }),
     },

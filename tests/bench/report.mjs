@@ -60,7 +60,22 @@ Bar: ratio ≤ 1.03 with 4 sites.
 ${table(["model", "sites", "segments, ms", "uncut, ms", "ratio", "bar"], rows)}`;
 }
 
-function library({ switching, newWeights, newPatch, choosing }) {
+function fused(list) {
+  const rows = list.map(({ name, set, times: t, ratios, compile_ms }) => [
+    `${name}: ${set}`,
+    timed(t.segments),
+    timed(t.fused),
+    ratios.fused.toFixed(3),
+    compile_ms.toFixed(1),
+  ]);
+  return `## Stitched sets in segments, against the same set compiled as one model
+
+What fusing a combination that recurs could save, and what compiling it takes. Segments switch without compiling.
+
+${table(["library: patches", "segments, ms", "one model, ms", "ratio", "compiling it, ms"], rows)}`;
+}
+
+function library({ switching, newWeights, newPatch, choosing, choosingAmong }) {
   const session = switching.times["onnxruntime-web, a new session"];
   const rows = [
     [
@@ -95,6 +110,12 @@ function library({ switching, newWeights, newPatch, choosing }) {
       "≤ 5 % or ≤ 1 ms",
       verdict(choose.median_ms <= 1 || share <= 0.05),
     ],
+    ...Object.entries(choosingAmong?.times ?? {}).map(([what, time]) => [
+      `selection among ${what} under a tight limit`,
+      timed(time),
+      "≤ 0.2 ms",
+      verdict(time.median_ms <= 0.2),
+    ]),
     ["the primary alone", timed(primary), "", ""],
     ["the primary with every patch", timed(choosing.times["the primary with all patches"]), "", ""],
   );
@@ -208,7 +229,7 @@ ${table(
 )}`;
 }
 
-const SECTIONS = { inference, segments, library, training, sizes, start, memory, server };
+const SECTIONS = { inference, segments, fused, library, training, sizes, start, memory, server };
 
 export function report(figures) {
   const { machine: m } = figures;

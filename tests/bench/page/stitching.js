@@ -2,7 +2,7 @@
 
 import { Stitching, Uncut } from "../wasm/bench.js";
 import { ortSession } from "./inference.js";
-import { compare, numbers, quantile } from "./timing.js";
+import { compare, difference, numbers, quantile } from "./timing.js";
 
 const bytes = async (url) => new Uint8Array(await (await fetch(url)).arrayBuffer());
 
@@ -23,6 +23,35 @@ export async function segments({ name, primary, input, shape, output, sites }, o
   cut.free();
   whole.free();
   return { name, sites, ...result };
+}
+
+/** A stitched set in segments, against the same set as one model: what fusing a hot combination could save. */
+export async function fused({ name, set, input, shape, integers, ...rest }, options) {
+  const { stitching } = await openLibrary({ ...rest, input });
+  const count = shape.reduce((product, size) => product * size, 1);
+  const values = numbers(count).map((value) => (integers ? Math.floor(1000 + 20_000 * value) : value));
+  stitching.feed(values);
+  const bits = 2 ** rest.patches.length - 1;
+  const whole = new Uncut(stitching.stitched(bits));
+  whole.only(rest.output);
+  const dims = Uint32Array.from(shape);
+  if (integers)
+    whole.feed_i64(
+      input,
+      dims,
+      BigInt64Array.from(values, (value) => BigInt(value)),
+    );
+  else whole.feed_f32(input, dims, values);
+  const began = performance.now();
+  whole.compile();
+  const compile_ms = performance.now() - began;
+  const apart = difference([...stitching.run(bits)], [...whole.run()]);
+  if (!(apart <= 1e-4)) throw new Error(`${name}, ${set}: the fused model answers otherwise, by ${apart}`);
+  const works = { segments: () => stitching.run(bits), fused: () => whole.run() };
+  const result = await compare(works, options);
+  stitching.free();
+  whole.free();
+  return { name, set, compile_ms, difference: apart, ...result };
 }
 
 export async function openLibrary({ primary, input, output, sites, patches }) {
@@ -75,6 +104,10 @@ export async function library(config, options) {
       "the primary alone": () => stitching.run(0),
       "the primary with all patches": () => stitching.run(sets - 1),
     },
+    options,
+  );
+  timed.choosingAmong = await compare(
+    { "24 candidates": { run: () => stitching.choose_among(24, 20), repeats: 20 } },
     options,
   );
   stitching.free();

@@ -2,7 +2,7 @@
 
 import init from "../wasm/bench.js";
 import { inference, prepareOrt } from "./inference.js";
-import { library, memory, segments } from "./stitching.js";
+import { fused, library, memory, segments } from "./stitching.js";
 import { prepareTfjs, training } from "./training.js";
 
 let exports;
@@ -16,6 +16,7 @@ const work = {
   },
   inference: ([config, options]) => inference(config, options),
   segments: ([config, options]) => segments(config, options),
+  fused: ([config, options]) => fused(config, options),
   library: ([config, options]) => library(config, options),
   training: ([config, options]) => training(config, options),
   memory: ([config]) => memory(config, () => exports.memory.buffer.byteLength),

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::hint::black_box;
 use std::sync::Arc;
 
-use backstitch_client::analysis::analyse;
+use backstitch_client::analysis::{FeatureVector, analyse};
 use backstitch_client::input::Input;
 use backstitch_client::library::Version;
 use backstitch_client::preprocessing::Preprocessing;
 use backstitch_client::selection::{Candidate, Choice, CostLimit, Meanings, select};
 use backstitch_client::session::{Compiled, Plan, Session, Stitched};
-use backstitch_onnx::patch::Patch;
+use backstitch_onnx::patch::{Gain, Patch, Selector};
 use backstitch_onnx::stitch::stitch;
 use backstitch_onnx::{Digest, Model, Value};
 use backstitch_protocol::id::Name;
@@ -65,7 +65,8 @@ impl Stitching {
 
     /// Sets the input.
     pub fn feed(&mut self, values: &[f32]) -> Result<(), JsError> {
-        self.input = Some(Value::f32(self.session.input().1, values).map_err(thrown)?);
+        let shape = self.session.input().1;
+        self.input = Some(self.session.feed(shape, values).map_err(thrown)?);
         Ok(())
     }
 
@@ -113,6 +114,41 @@ impl Stitching {
             let features = analyse(black_box(&prepared.subject));
             let selection = select(&features, &candidates, &limit, 1.0, &Choice::Auto);
             chosen = selection.map_err(thrown)?.chosen().map(|index| 1 << index).sum();
+        }
+        Ok(chosen)
+    }
+
+    /// Selects among `candidates` made up patches whose costs and gains follow each other, so that hardly any set is better
+    /// than all others, `count` times. The limit lets about half of them in.
+    pub fn choose_among(&self, candidates: u32, count: u32) -> Result<u32, JsError> {
+        let drawn: Vec<(Name, Selector, f64)> = (0..candidates)
+            .map(|i| {
+                let cost_ms = 1.0 + f64::from(i * 7919 % 101) / 1000.0;
+                let gain = Gain { intercept: cost_ms / 10.0, ..Gain::default() };
+                let name = Name::new(format!("patch-{i}")).map_err(thrown)?;
+                Ok((name, Selector { gain, ..Selector::default() }, cost_ms))
+            })
+            .collect::<Result<_, JsError>>()?;
+        let candidates: Vec<Candidate<'_>> = drawn
+            .iter()
+            .map(|(name, selector, cost_ms)| Candidate {
+                name,
+                selector,
+                has_effect: true,
+                cost_ms: *cost_ms,
+                cost_bytes: 1,
+                replaces: &[],
+                correction: 0.0,
+                meanings: Meanings::NONE,
+            })
+            .collect();
+        let total: f64 = drawn.iter().map(|(_, _, ms)| ms).sum();
+        let limit = CostLimit { ms: Some(1.0 + total / 2.0), ..CostLimit::default() };
+        let mut chosen = 0;
+        for _ in 0..count {
+            let features = FeatureVector::default();
+            let selection = select(&features, black_box(&candidates), &limit, 1.0, &Choice::Auto);
+            chosen = selection.map_err(thrown)?.chosen().count() as u32;
         }
         Ok(chosen)
     }
