@@ -72,6 +72,11 @@ const show = async (file) => {
   await page.locator("bs-photo .caption strong", { hasText: file.name }).waitFor();
   return said();
 };
+/** A built-in photograph; its name stands on the page once it is asked about. */
+const pick = async (sample) => {
+  await page.getByRole("button", { name: sample, exact: true }).click();
+  await page.locator("bs-photo .caption strong", { hasText: sample }).waitFor();
+};
 const name = async (thing) => {
   await page.locator("#new-thing").fill(thing);
   await page.getByRole("button", { name: "Add this thing" }).click();
@@ -139,7 +144,7 @@ test("the switch leads to photographs, and the library is fetched only then", as
 });
 
 test("pictures come from samples, files, a drop and the clipboard", async () => {
-  await page.getByRole("button", { name: "a cat", exact: true }).click();
+  await pick("a cat");
   assert.match((await said()).base, /cat|tabby|lynx/);
   const [cup, rocket, cat] = await Promise.all([
     files("a cup of coffee", [1]),
@@ -231,7 +236,7 @@ test("the camera is answered live, teaches a thing, and is let go", async () => 
   await page.getByRole("button", { name: "Camera", exact: true }).waitFor();
   assert.equal(await page.locator("bs-photo video").count(), 0);
   // The photograph that the film was made of was itself never taught.
-  await page.getByRole("button", { name: "a cat", exact: true }).click();
+  await pick("a cat");
   assert.equal((await said()).stitched, "Tom");
 });
 
@@ -240,19 +245,30 @@ test("a mistake is set right, what was learnt lasts, and is forgotten when asked
   await page.locator("#stitched-answer strong").waitFor();
   const names = () => page.locator(".thing input.name").evaluateAll((all) => all.map(({ value }) => value));
   assert.deepEqual(await names(), ["my mug", "my motorcycle", "Tom"]);
-  await page.getByRole("button", { name: "a cat", exact: true }).click();
+  await pick("a cat");
   assert.equal((await said()).stitched, "Tom");
-  const base = (await said()).base;
-  for (let turn = 0; turn < 3 && (await page.locator("#not-mine").count()); turn++) {
+  // A rocket, taught by mistake three times.
+  await pick("a rocket");
+  await name("blunder");
+  for (let taught = 21; taught <= 23; taught++) {
+    await page.getByRole("button", { name: "Teach: blunder. Add this picture" }).click();
+    await learnt(taught);
+  }
+  const { base, stitched: mistaken } = await said();
+  assert.equal(mistaken, "blunder");
+  for (let taught = 24; taught <= 31 && (await page.locator("#not-mine").count()); taught++) {
     await page.locator("#not-mine").click();
-    await learnt(21 + turn);
+    await learnt(taught);
     await settled();
   }
   assert.equal((await said()).stitched, base);
+  // What was right before still is.
+  await pick("a cat");
+  assert.equal((await said()).stitched, "Tom");
   await page.getByRole("button", { name: "Forget all" }).click();
   await page.locator("#really-forget").click();
   await eventually(names, ({ length }) => length === 0, "the names to be gone");
-  await page.getByRole("button", { name: "a cup of coffee", exact: true }).click();
+  await pick("a cup of coffee");
   const { base: plain, stitched } = await said();
   assert.equal(stitched, plain);
   assert.deepEqual(complaints, []);
