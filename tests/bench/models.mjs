@@ -32,7 +32,7 @@ export async function fashion() {
     input: "image",
     output: "logits",
     shape: [1, 1, 28, 28],
-    sites: ["image", "features", "logits"],
+    sites: ["image", "stem.pooled", "block2", "features", "logits"],
     preprocessing: primary?.preprocessing ?? { width: 28, height: 28, channels: 1 },
     patches: names.sort().map((name) => ({
       name,
