@@ -42,6 +42,16 @@ test("nothing leaves the page's own origin", async () => {
   assert.deepEqual(foreign, []);
 });
 
+test("scripts come packed, to a browser that takes it", async () => {
+  const encodings = await page.evaluate(() => {
+    const own = performance.getEntriesByType("resource").map(({ name }) => name);
+    const scripts = own.filter((url) => /\/assets\/.*\.js$/.test(url));
+    return Promise.all(scripts.map(async (url) => (await fetch(url)).headers.get("content-encoding")));
+  });
+  assert.ok(encodings.length > 0);
+  assert.deepEqual([...new Set(encodings)], ["br"]);
+});
+
 test("every file of the page comes with a strict policy, its worker's too", async () => {
   const policies = await page.evaluate(async () => {
     const own = performance.getEntriesByType("resource").map(({ name }) => name);

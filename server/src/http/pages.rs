@@ -1,7 +1,7 @@
 //! The two pages and their assets, embedded in the program. Debug builds read them from `web/dist`.
 
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use rust_embed::RustEmbed;
 
@@ -50,10 +50,40 @@ pub(crate) async fn to_console(State(app): State<App>) -> Result<Redirect, Rejec
 }
 
 /// Scripts, styles and wasm, named by their content. A worker obeys the policy of its own file, not its page's.
-pub(crate) async fn asset(Path(path): Path<String>) -> Result<Response, Rejection> {
-    file(&format!("assets/{path}"), "public, max-age=31536000, immutable")
+pub(crate) async fn asset(
+    Path(path): Path<String>,
+    asked: HeaderMap,
+) -> Result<Response, Rejection> {
+    let path = format!("assets/{path}");
+    let caching = "public, max-age=31536000, immutable";
+    let packed = if takes_brotli(&asked) { packed(&path, caching) } else { None };
+    let mut response = packed
+        .or_else(|| file(&path, caching))
         .map(with_policy)
-        .ok_or_else(|| Rejection(not_found("such asset")))
+        .ok_or_else(|| Rejection(not_found("such asset")))?;
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    Ok(response)
+}
+
+/// Whether a client names `br` among what it takes (RFC 9110, section 12.5.3), and not with a weight of zero.
+fn takes_brotli(asked: &HeaderMap) -> bool {
+    let lines = asked.get_all(header::ACCEPT_ENCODING).iter();
+    lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).any(|coding| {
+        let (name, weight) = coding.split_once(";q=").unwrap_or((coding, "1"));
+        name.trim().eq_ignore_ascii_case("br")
+            && weight.trim().parse::<f32>().is_ok_and(|weight| weight > 0.0)
+    })
+}
+
+/// The file as `web/compress.mjs` has packed it, under the type of what is in it.
+fn packed(path: &str, caching: &'static str) -> Option<Response> {
+    let bytes = Dist::get(&format!("{path}.br"))?.data.into_owned();
+    let mut response = file(path, caching)?;
+    *response.body_mut() = bytes.into();
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("br"));
+    Some(response)
 }
 
 fn page(path: &str) -> Response {
@@ -66,8 +96,8 @@ fn page(path: &str) -> Response {
 
 fn with_policy(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, header::HeaderValue::from_static(POLICY));
-    headers.insert("permissions-policy", header::HeaderValue::from_static(PERMISSIONS));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert("permissions-policy", HeaderValue::from_static(PERMISSIONS));
     response
 }
 
@@ -79,4 +109,22 @@ fn file(path: &str, caching: &'static str) -> Option<Response> {
     }
     let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, caching.to_owned())];
     Some((headers, file.data.into_owned()).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brotli_is_for_those_who_take_it() {
+        let takes = |line: &'static str| {
+            takes_brotli(&HeaderMap::from_iter([(
+                header::ACCEPT_ENCODING,
+                HeaderValue::from_static(line),
+            )]))
+        };
+        assert!(takes("gzip, deflate, br, zstd") && takes("BR") && takes("gzip;q=1, br;q=0.5"));
+        assert!(!takes("gzip, deflate") && !takes("br;q=0") && !takes("") && !takes("brotli"));
+        assert!(!takes_brotli(&HeaderMap::new()));
+    }
 }
