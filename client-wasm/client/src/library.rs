@@ -17,8 +17,8 @@ use crate::catalog::{Address, blob};
 use crate::port::Port;
 use crate::preprocessing::{Preparation, Preprocessing};
 use crate::probe::Probes;
-use crate::selection::Meanings;
-use crate::session::{Compiled, Session, Stitched, Weights};
+use crate::selection::{Candidate, Meanings};
+use crate::session::{Compiled, Plan, Session, Stitched, Weights};
 use crate::workshop::Workshop;
 
 /// One version of one patch, ready to run.
@@ -40,19 +40,22 @@ pub struct Version {
     pub sites: Vec<String>,
     /// Sites that it replaces.
     pub replaces: Vec<String>,
+    /// Tensors of the primary that are not computed where it replaces what would be made of them.
+    pub bypasses: Vec<String>,
     /// When to stitch it; without a selector it is never chosen, only named.
     pub selector: Selector,
 }
 
 impl Version {
-    /// A version from its parts.
+    /// A version from its parts, for this primary.
     pub fn new(
+        session: &Session,
         name: Name,
         number: u32,
         patch: Arc<Patch>,
         compiled: Arc<Compiled>,
         weights: Arc<Weights>,
-    ) -> Self {
+    ) -> Result<Self, Problem> {
         let mut sites = Vec::new();
         for attachment in &patch.manifest().attachments {
             for site in attachment.inputs.values().map(String::as_str).chain([attachment.site()]) {
@@ -65,7 +68,19 @@ impl Version {
             patch.model().graph.initializers.values().map(|t| t.bytes().len() as u64).sum();
         let selector = patch.manifest().selector.clone().unwrap_or_default();
         let replaces = compiled.replaces();
-        Self { name, number, patch, compiled, weights, weight_bytes, sites, replaces, selector }
+        let bypasses = Plan::of(session, &[&compiled])?.bypassed(session);
+        Ok(Self {
+            name,
+            number,
+            patch,
+            compiled,
+            weights,
+            weight_bytes,
+            sites,
+            replaces,
+            bypasses,
+            selector,
+        })
     }
 
     /// How it stands in a version id.
@@ -76,6 +91,23 @@ impl Version {
     /// Whether it changes anything.
     pub fn has_effect(&self, session: &Session) -> Result<bool, Problem> {
         self.compiled.has_effect(session, &self.weights)
+    }
+
+    /// How it stands for selection, at this cost in milliseconds: with an effect, without feedback, and with features
+    /// that nobody has described.
+    pub fn candidate(&self, cost_ms: f64) -> Candidate<'_> {
+        Candidate {
+            name: &self.name,
+            selector: &self.selector,
+            has_effect: true,
+            cost_ms,
+            cost_bytes: self.weight_bytes,
+            sites: &self.sites,
+            replaces: &self.replaces,
+            bypasses: &self.bypasses,
+            correction: 0.0,
+            meanings: Meanings::NONE,
+        }
     }
 
     /// How it takes part in a run.
@@ -284,7 +316,7 @@ impl Parts {
             Ok((Arc::new(self.patch), Arc::new(weights)))
         })?;
         let (patch, weights) = (*made).clone();
-        Ok(Version::new(self.name, self.number, patch, compiled, weights))
+        Version::new(session, self.name, self.number, patch, compiled, weights)
     }
 }
 

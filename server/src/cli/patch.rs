@@ -1,6 +1,7 @@
 //! `backstitch patch`: make, check, train, measure and pack patches.
 
 mod answers;
+mod choose;
 mod condition;
 mod data;
 mod evaluate;

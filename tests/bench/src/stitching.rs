@@ -107,7 +107,8 @@ impl Stitching {
         let shape = self.session.input().1;
         let input = Input::tensor(shape.to_vec(), values.to_vec()).map_err(thrown)?;
         let prepared = preparation.prepare(&input, shape).map_err(thrown)?;
-        let candidates: Vec<Candidate<'_>> = self.versions.iter().map(candidate).collect();
+        let candidates: Vec<Candidate<'_>> =
+            self.versions.iter().map(|v| v.candidate(COST_MS)).collect();
         let limit = CostLimit { ms: Some(20.0), ..CostLimit::default() };
         let mut chosen = 0;
         for _ in 0..count {
@@ -137,7 +138,9 @@ impl Stitching {
                 has_effect: true,
                 cost_ms: *cost_ms,
                 cost_bytes: 1,
+                sites: &[],
                 replaces: &[],
+                bypasses: &[],
                 correction: 0.0,
                 meanings: Meanings::NONE,
             })
@@ -164,7 +167,8 @@ impl Stitching {
         let compiled = Compiled::compile(&self.session, &patch).map_err(thrown)?;
         let weights = compiled.weights(&self.session, &patch).map_err(thrown)?;
         let name = Name::new(patch.manifest().name.as_str()).map_err(thrown)?;
-        Ok(Version::new(name, 1, Arc::new(patch), Arc::new(compiled), Arc::new(weights)))
+        let (compiled, weights) = (Arc::new(compiled), Arc::new(weights));
+        Version::new(&self.session, name, 1, Arc::new(patch), compiled, weights).map_err(thrown)
     }
 
     fn chosen(&self, set: u32) -> impl Iterator<Item = &Version> {
@@ -175,18 +179,5 @@ impl Stitching {
     fn plan(&self, set: u32) -> Result<Plan<'_>, JsError> {
         let compiled: Vec<&Compiled> = self.chosen(set).map(|v| &*v.compiled).collect();
         Plan::of(&self.session, &compiled).map_err(thrown)
-    }
-}
-
-fn candidate(version: &Version) -> Candidate<'_> {
-    Candidate {
-        name: &version.name,
-        selector: &version.selector,
-        has_effect: true,
-        cost_ms: COST_MS,
-        cost_bytes: version.weight_bytes,
-        replaces: &version.replaces,
-        correction: 0.0,
-        meanings: Meanings::NONE,
     }
 }

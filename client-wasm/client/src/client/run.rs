@@ -314,14 +314,10 @@ impl<P: Port> Client<P> {
         let mut candidates = Vec::with_capacity(offered.len());
         for (o, estimate) in offered.iter().zip(&costs) {
             candidates.push(Candidate {
-                name: &o.version.name,
-                selector: &o.version.selector,
                 has_effect: o.version.has_effect(&live.library.session)?,
-                cost_ms: estimate.ms,
-                cost_bytes: o.version.weight_bytes,
-                replaces: &o.version.replaces,
                 correction: self.feedback.borrow().correction(&o.version.name),
                 meanings: &live.library.meanings,
+                ..o.version.candidate(estimate.ms)
             });
         }
         let primary = primary_ms(&cost, &live.library);

@@ -37,8 +37,13 @@ pub struct Candidate<'a> {
     pub cost_ms: f64,
     /// Bytes of its weights.
     pub cost_bytes: u64,
+    /// Tensors of the primary that it reads or changes.
+    pub sites: &'a [String],
     /// Sites that it replaces; two patches cannot replace the same one.
     pub replaces: &'a [String],
+    /// Tensors that are not computed beside it. A patch that needs one of them would bring back the time that this one
+    /// saves, or help nobody.
+    pub bypasses: &'a [String],
     /// What feedback on this device adds to the expected gain.
     pub correction: f64,
     /// What the features of its selector are called.
@@ -95,7 +100,7 @@ pub enum ReasonCode {
     OverLimit,
     /// Fits alone, but a better set uses the limit up.
     Outweighed,
-    /// Replaces what a chosen patch replaces.
+    /// Replaces what a chosen patch replaces, or needs what a chosen one bypasses, or the other way round.
     Conflict,
     /// Was chosen and left out on the way: the answer would have come after its deadline.
     Late,
@@ -275,14 +280,27 @@ fn automatic(
     Selection { decisions: decisions.collect() }
 }
 
-/// The candidates that replace a site which this one replaces too, as a bit set.
+/// The candidates that exclude this one, as a bit set: they replace the same site, or one needs what the other bypasses.
 fn rivals(candidates: &[Candidate<'_>], index: usize) -> u32 {
-    let own = candidates[index].replaces;
-    candidates
-        .iter()
-        .enumerate()
-        .filter(|(other, c)| *other != index && c.replaces.iter().any(|site| own.contains(site)))
-        .fold(0, |set, (other, _)| set | 1 << other)
+    let own = &candidates[index];
+    rivals_by(candidates, index, |other| {
+        shared(own.replaces, other.replaces)
+            || shared(own.bypasses, other.sites)
+            || shared(own.sites, other.bypasses)
+    })
+}
+
+fn shared(some: &[String], others: &[String]) -> bool {
+    some.iter().any(|tensor| others.contains(tensor))
+}
+
+fn rivals_by(
+    candidates: &[Candidate<'_>],
+    index: usize,
+    excludes: impl Fn(&Candidate<'_>) -> bool,
+) -> u32 {
+    let others = candidates.iter().enumerate().filter(|(other, c)| *other != index && excludes(c));
+    others.fold(0, |set, (other, _)| set | 1 << other)
 }
 
 fn named(candidates: &[Candidate<'_>], judged: Vec<Judged>, names: &[Name]) -> Selection {
@@ -308,8 +326,9 @@ fn check_named(candidates: &[Candidate<'_>], names: &[Name]) -> Result<(), Probl
     }
     for (index, candidate) in candidates.iter().enumerate().filter(|(_, c)| names.contains(c.name))
     {
+        let same = rivals_by(candidates, index, |c| shared(candidate.replaces, c.replaces));
         let rival = (0..candidates.len())
-            .filter(|other| rivals(candidates, index) & (1 << other) != 0)
+            .filter(|other| same & (1 << other) != 0)
             .find(|other| names.contains(candidates[*other].name));
         if let Some(rival) = rival {
             let detail = format!(

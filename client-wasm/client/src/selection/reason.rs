@@ -132,7 +132,10 @@ pub(super) fn competed(
     if rivals != 0 {
         return (
             ReasonCode::Conflict,
-            format!("It replaces the same part of the model as {}.", named(candidates, rivals)),
+            format!(
+                "It cannot go with {}: both change the same part of the model.",
+                named(candidates, rivals)
+            ),
         );
     }
     let chosen = named(candidates, chosen);

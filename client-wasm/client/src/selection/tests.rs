@@ -30,7 +30,9 @@ struct Given {
     selector: Selector,
     ms: f64,
     bytes: u64,
+    sites: Vec<String>,
     replaces: Vec<String>,
+    bypasses: Vec<String>,
     has_effect: bool,
     correction: f64,
 }
@@ -41,7 +43,9 @@ fn given(name: &str, gain: f64, ms: f64) -> Given {
         selector: selector(gain, &[]),
         ms,
         bytes: 1000,
+        sites: vec![],
         replaces: vec![],
+        bypasses: vec![],
         has_effect: true,
         correction: 0.0,
     }
@@ -56,7 +60,9 @@ fn candidates(given: &[Given]) -> Vec<Candidate<'_>> {
             has_effect: g.has_effect,
             cost_ms: g.ms,
             cost_bytes: g.bytes,
+            sites: &g.sites,
             replaces: &g.replaces,
+            bypasses: &g.bypasses,
             correction: g.correction,
             meanings: Meanings::NONE,
         })
@@ -192,6 +198,13 @@ fn a_shortcut_is_taken_where_time_is_short_or_dear() {
     check(&given, limit(Some(1.0), None), &[Chosen, OverLimit]);
     // A millisecond is worth more than it loses.
     check(&given, limit(None, Some(0.01)), &[Chosen, Chosen]);
+    // What needs a tensor that the shortcut bypasses brings its time back, so that the limit is not kept by both.
+    let mut needy = [self::given("shortcut", -0.03, -8.0), self::given("help", 0.2, 0.1)];
+    needy[0].bypasses = vec!["features".to_owned()];
+    needy[1].sites = vec!["features".to_owned(), "logits".to_owned()];
+    check(&needy, limit(Some(9.0), None), &[Chosen, OverLimit]);
+    check(&needy, limit(Some(10.2), None), &[NotNeeded, Chosen]);
+    check(&needy, limit(None, Some(0.01)), &[Conflict, Chosen]);
     // What replaces like by like is no shortcut.
     check(&[self::given("alike", -0.03, -0.5)], limit(Some(9.7), None), &[GainNotPositive]);
 }

@@ -96,6 +96,14 @@ impl<'a> Plan<'a> {
         changed
     }
 
+    /// Tensors between segments that are not computed, but for those that a patch makes instead.
+    pub fn bypassed(&self, session: &Session) -> Vec<String> {
+        let skipped = self.skipped(session);
+        let made = |index: usize| session.segments[index].outputs.iter();
+        let bypassed = skipped.into_iter().flat_map(made);
+        bypassed.filter(|name| !self.steps.contains(&Step::Site(name))).cloned().collect()
+    }
+
     /// Segments that do not run.
     pub fn skipped(&self, session: &Session) -> BTreeSet<usize> {
         (0..session.segments.len()).filter(|s| !self.steps.contains(&Step::Segment(*s))).collect()

@@ -116,6 +116,28 @@ fn a_replacing_patch_skips_what_nobody_needs() {
 }
 
 #[test]
+fn an_early_answer_bypasses_what_others_may_need() {
+    let fashion = Fashion::load();
+    let read = |file: &str| {
+        std::fs::read(Fashion::folder().join("patches/early-answer").join(file)).unwrap()
+    };
+    let early = Patch::from_parts(&read("patch.json"), &read("patch.onnx"), None).unwrap();
+    let patches: Vec<&Patch> = fashion.patches.iter().chain([&early]).collect();
+    let session = session(&fashion.primary, fashion.digest, "logits", &patches);
+    let compiled = |patch: &Patch| stitched(&session, patch).compiled;
+    let bypassed = |patch: &Compiled| Plan::of(&session, &[patch]).unwrap().bypassed(&session);
+    // `logits` it makes itself; the style of the user's own pictures reads `features`.
+    assert_eq!(bypassed(&compiled(&early)), ["features"]);
+    for patch in &fashion.patches {
+        assert!(bypassed(&compiled(patch)).is_empty(), "{}", patch.manifest().name);
+    }
+    let style = fashion.patches.iter().find(|p| p.manifest().name == "personal-style").unwrap();
+    let (early, style) = (compiled(&early), compiled(style));
+    let both = Plan::of(&session, &[&early, &style]).unwrap();
+    assert!(both.bypassed(&session).is_empty(), "together they save nothing to speak of");
+}
+
+#[test]
 fn a_fresh_adapter_is_known_to_change_nothing() {
     let fashion = Fashion::load();
     let patches: Vec<&Patch> = fashion.patches.iter().collect();

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use backstitch_client::selection::{Candidate, Choice, CostLimit, Meanings, select};
 use backstitch_onnx::patch::{Cost, Manifest, Patch, PerformanceRow, Selector};
-use backstitch_protocol::id::Name;
 use clap::Args;
 use serde_json::json;
 
 use super::answers::{Answers, Metric};
+use super::choose::Chooser;
 use super::condition::Condition;
 use super::data::{self, DataArgs, Examples, class};
 use super::fit::{Slice, fit};
@@ -154,6 +153,7 @@ impl Evaluate {
         examples: &Examples,
     ) -> Outcome<Vec<PerformanceRow>> {
         let answers = Answers::new(primary, patches);
+        let chooser = Chooser::new(primary, patches)?;
         let metric = Metric::of(examples);
         let all: Vec<usize> = (0..patches.len()).collect();
         let fits = self.fit.is_some() || self.fit_share.is_some();
@@ -172,7 +172,7 @@ impl Evaluate {
                 add(&answers.scores(&changed, metric, &|_| Ok(all.clone()))?, "");
             }
             if fits || self.select {
-                let chosen = |index| chosen(primary, patches, &changed, index);
+                let chosen = |index| chooser.choose(&changed, index);
                 add(&answers.scores(&changed, metric, &chosen)?, ", selected automatically");
             }
         }
@@ -210,44 +210,6 @@ impl Evaluate {
         };
         members.into_iter().map(of).collect()
     }
-}
-
-/// The patches that their selectors choose for one input.
-fn chosen(
-    primary: &Primary,
-    patches: &[Patch],
-    examples: &Examples,
-    index: usize,
-) -> Outcome<Vec<usize>> {
-    let features = examples.features(primary, index)?;
-    let parts = patches
-        .iter()
-        .map(|p| {
-            let manifest = p.manifest();
-            let replaced = manifest
-                .attachments
-                .iter()
-                .filter(|a| a.mode == backstitch_onnx::patch::Mode::Replace)
-                .map(|a| a.site().to_owned());
-            let selector = manifest.selector.clone().unwrap_or_default();
-            Ok((Name::new(&*manifest.name)?, selector, replaced.collect::<Vec<_>>()))
-        })
-        .collect::<Outcome<Vec<_>>>()?;
-    let candidates: Vec<Candidate<'_>> = parts
-        .iter()
-        .map(|(name, selector, replaces)| Candidate {
-            name,
-            selector,
-            has_effect: true,
-            cost_ms: 0.0,
-            cost_bytes: 0,
-            replaces,
-            correction: 0.0,
-            meanings: Meanings::NONE,
-        })
-        .collect();
-    let selection = select(&features, &candidates, &CostLimit::default(), 0.0, &Choice::Auto)?;
-    Ok(selection.chosen().collect())
 }
 
 fn print(report: &Report) {

@@ -1,6 +1,7 @@
 //! The primary as training and evaluation see it: the model, its one input, the tensor that answers, and how
 //! pictures become its input.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use backstitch_client::preprocessing::{Picture, Preprocessing};
@@ -166,15 +167,10 @@ impl Primary {
         Ok(())
     }
 
-    /// Compiled for a batch of one, cut nowhere.
-    pub(super) fn session(&self) -> Outcome<Session> {
-        Ok(Session::compile(
-            self.model.clone(),
-            self.digest,
-            &self.input,
-            &self.output,
-            &[].into(),
-        )?)
+    /// Compiled for a batch of one, cut at these tensors.
+    pub(super) fn session(&self, sites: &BTreeSet<String>) -> Outcome<Session> {
+        let model = self.model.clone();
+        Ok(Session::compile(model, self.digest, &self.input, &self.output, sites)?)
     }
 }
 

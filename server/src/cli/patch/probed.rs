@@ -45,8 +45,7 @@ impl Probed {
             ));
         }
         let sites = entries.iter().map(|(entry, _)| entry.site.clone()).collect();
-        let Primary { model, digest, input, output, .. } = primary;
-        let session = Session::compile(model.clone(), *digest, input, output, &sites)?;
+        let session = primary.session(&sites)?;
         let probes = Probes::compile(&session, &entries)?;
         Ok(Some(Self { session, probes }))
     }

@@ -93,7 +93,7 @@ pub(super) fn run(command: &Train) -> Outcome<()> {
     let primary = command.primary.read()?;
     let patch = command.open()?;
     primary.check(std::slice::from_ref(&patch))?;
-    let trainer = Arc::new(Trainer::compile(&primary.session()?, &[&patch])?);
+    let trainer = Arc::new(Trainer::compile(&primary.session(&[].into())?, &[&patch])?);
     let examples = command.data.read(&primary)?;
     let (judging, learning) = examples.split(command.settings.validation, command.settings.seed)?;
     let (learning_count, judging_count) = (learning.len(), judging.len());

@@ -21,7 +21,7 @@ export type ReasonCode =
   | "not_needed" // would save time and lose by it; the limit is kept without
   | "over_limit" // too dear even alone
   | "outweighed" // fits alone, but a better set uses the limit up
-  | "conflict" // replaces what a chosen patch replaces
+  | "conflict" // needs or changes a part of the model that a chosen patch replaces
   | "late"; // left out on the way: the answer would have come after its deadline
 
 export interface Candidate {
