@@ -30,7 +30,7 @@ test-browser: web
 
 # kill −9 of a real server at every write to a file, a restart, and a look at the books (some ten minutes).
 crash-matrix:
-    cargo test --package backstitch-server --test crash -- --ignored --nocapture
+    cargo test --package backstitch-server --test process -- --ignored --nocapture
 
 # A hundred thousand random sequences of what can happen to a round (some ten minutes).
 sequences:

@@ -205,18 +205,20 @@ pub(crate) async fn stopped(stopping: &mut watch::Receiver<bool>) {
 
 /// Keeps other processes off a data folder and a database until it is dropped.
 pub(crate) struct Lock {
-    _held: Vec<File>,
+    _held: [File; 2],
 }
 
-/// Creates the data folder and keeps every other server off it, and off the database where that lies elsewhere: the
-/// ledger has one writer.
+/// Creates the data folder and keeps every other server off it and off its database, by whatever folder and name the
+/// other one comes to that: the ledger has one writer.
 pub(crate) fn lock(config: &Config) -> Result<Lock> {
     let (folder, store) = (&config.data, config.store_path()?);
     std::fs::create_dir_all(folder).while_doing(format!("creating {}", folder.display()))?;
-    let mut held = vec![exclusive(&folder.join("lock"), folder)?];
-    if store.parent() != Some(folder.as_path()) {
-        held.push(exclusive(&store.with_added_extension("lock"), &store)?);
-    }
+    // Where a link leads; a database that is not there yet is made at its name.
+    let store = store.canonicalize().unwrap_or(store);
+    let held = [
+        exclusive(&folder.join("lock"), folder)?,
+        exclusive(&store.with_added_extension("lock"), &store)?,
+    ];
     Ok(Lock { _held: held })
 }
 
@@ -257,8 +259,16 @@ mod tests {
             store: format!("sqlite://{}", folder.path().join("shared.db").display()),
             ..config(data)
         };
-        let _held = lock(&shared("a")).unwrap();
+        let held = lock(&shared("a")).unwrap();
         assert!(lock(&shared("b")).is_err_and(|problem| problem.is(Code::Conflict)));
+        drop(held);
+        // The database of the other's own folder.
+        let _held = lock(&config("a")).unwrap();
+        let theirs = Config {
+            store: format!("sqlite://{}", folder.path().join("a/backstitch.db").display()),
+            ..config("b")
+        };
+        assert!(lock(&theirs).is_err_and(|problem| problem.is(Code::Conflict)));
         lock(&config("b")).unwrap();
     }
 }

@@ -220,3 +220,66 @@ fn names_say_what_a_thing_is() {
         .collect();
     report("a name that says nothing", found);
 }
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// Why a promise's test or command does not exist, for each one that does not.
+fn missing(cell: &str, tests: &[String], recipes: &[String]) -> Vec<String> {
+    let lacks = |word: &str| match word.split_whitespace().collect::<Vec<_>>()[..] {
+        ["cargo", "test", "-p", package, ref words @ ..] => {
+            let words = words.iter().take_while(|w| **w != "--").filter(|w| !w.starts_with("--"));
+            let wanted = words.last().map_or(String::new(), |w| w.replace('/', "::"));
+            let folder = package.trim_start_matches("backstitch-");
+            !tests.iter().any(|t| t.contains(folder) && t.contains(&wanted))
+        }
+        ["just", recipe, ..] => !recipes.iter().any(|r| r == recipe),
+        ["node", "--test", file] => !root().join(file).exists(),
+        ["backstitch", ..] => false,
+        [name] => {
+            let name = name.trim_start_matches('…').rsplit("::").next().unwrap();
+            !tests.iter().any(|t| t.ends_with(name))
+        }
+        _ => true,
+    };
+    quoted(cell).filter(|word| lacks(word)).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_promise_names_a_test_and_a_command_that_exist() {
+    let mut tests = Vec::new();
+    for (path, text) in sources() {
+        let names =
+            text.match_indices("fn ").filter_map(|(at, _)| text[at + 3..].split('(').next());
+        tests.extend(names.map(|name| format!("{}::{name}", path.replace('/', "::"))));
+    }
+    let recipes = std::fs::read_to_string(root().join("justfile")).unwrap();
+    let words = |line: &str| line.split([' ', ':']).next().unwrap_or_default().to_owned();
+    let recipes: Vec<String> = recipes.lines().map(words).filter(|word| !word.is_empty()).collect();
+    let mut found = Vec::new();
+    for page in ["docs/PRIVACY.md", "docs/SECURITY.md"] {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        // The columns of the table at hand that name tests and commands; none outside of a table.
+        let mut proving: Option<Vec<usize>> = None;
+        for line in text.lines() {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let heads = |i: &usize| cells[*i].starts_with("test") || cells[*i] == "command";
+            if !line.starts_with('|') {
+                proving = None;
+            } else if proving.is_none() {
+                proving = Some((0..cells.len()).filter(heads).collect());
+            } else if !cells[0].starts_with("---") {
+                for cell in proving.iter().flatten().map(|i| cells[*i]) {
+                    if quoted(cell).next().is_none() {
+                        found.push(format!("{page}: {} names nothing that can fail", cells[0]));
+                    }
+                    let lacks = missing(cell, &tests, &recipes);
+                    found.extend(lacks.iter().map(|word| format!("{page}: no `{word}`")));
+                }
+            }
+        }
+    }
+    report("a promise names what is not there", found);
+}

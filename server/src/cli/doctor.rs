@@ -14,7 +14,7 @@ use crate::blob::Blobs;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::failure::{Failure, Result, internal};
-use crate::privacy::{Ledger, NoiseSource};
+use crate::privacy::{Ledger, NoiseSource, Witness};
 use crate::registry;
 use crate::server;
 use crate::store::Store;
@@ -108,7 +108,9 @@ fn signing(config: &Config) -> Result<String> {
 
 async fn ledger(config: &Config) -> Result<String> {
     let store = Store::open(&config.store_path()?).await?;
-    let head = Ledger::new(store.clone()).verify().await?;
+    let ledger = Ledger::new(store.clone());
+    let head = ledger.verify().await?;
+    Witness::in_folder(&config.data).compare(&ledger).await?;
     store.close().await;
     Ok(format!("{} records, the chain holds", head.sequence))
 }

@@ -42,6 +42,11 @@ impl Witness {
 
     /// Refuses a ledger that does not hold what was noted; notes its end otherwise.
     pub(crate) async fn check(&self, ledger: &Ledger) -> Result<()> {
+        self.note(&self.compare(ledger).await?)
+    }
+
+    /// The ledger's end, if it holds what was noted.
+    pub(crate) async fn compare(&self, ledger: &Ledger) -> Result<Head> {
         let head = ledger.head().await?;
         let path = self.folder.join(FILE);
         let noted = match std::fs::read(&path) {
@@ -65,7 +70,7 @@ impl Witness {
             )
             .with_hint("its open sums may have been released since; restore the newest copy, or start a new library under a new name in an empty folder"));
         }
-        self.note(&head)
+        Ok(head)
     }
 
     /// Notes where the ledger ends; on the disk when this returns.
