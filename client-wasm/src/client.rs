@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use backstitch_client::analysis::{self, FeatureVector};
+use backstitch_client::catalog::Address;
 use backstitch_client::client::{Options, Pending as Begun, Stream as Inputs};
 use backstitch_client::preprocessing::Preprocessing;
 use backstitch_client::report::{Preview, Progress, RunResult};
@@ -62,6 +63,9 @@ impl Client {
         };
         let signal = signal(&options);
         let port = BrowserPort::open(persist, signal.clone()).await;
+        if let Some(answer) = property(&options, "catalog").and_then(|p| p.dyn_into().ok()) {
+            port.expect(Address::new(&url).map_err(thrown)?.catalog(), answer);
+        }
         let report = Callback::of(&progress);
         let progress = |progress: &Progress| report.call(progress);
         let cancelled = || aborted(&signal);

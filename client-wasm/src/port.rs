@@ -25,6 +25,10 @@ pub(crate) struct BrowserPort {
     storage: Storage,
     performance: Option<Performance>,
     caches: Option<CacheStorage>,
+    /// The store of files, once it was opened.
+    files: RefCell<Option<web_sys::Cache>>,
+    /// What the page asked for before this module was there: an address and the promise of its answer.
+    early: RefCell<Option<(String, Promise)>>,
     /// Cancels requests while a library is opened.
     signal: RefCell<Option<AbortSignal>>,
 }
@@ -38,8 +42,15 @@ impl BrowserPort {
             performance: global("performance").and_then(|p| p.dyn_into().ok()),
             // Absent outside of secure contexts.
             caches: global("caches").filter(|_| persist).and_then(|c| c.dyn_into().ok()),
+            files: RefCell::default(),
+            early: RefCell::default(),
             signal: RefCell::new(signal),
         }
+    }
+
+    /// The first GET of this address gets this answer.
+    pub(crate) fn expect(&self, url: String, answer: Promise) {
+        self.early.replace(Some((url, answer)));
     }
 
     pub(crate) fn forget_signal(&self) {
@@ -49,11 +60,21 @@ impl BrowserPort {
     /// Deletes the stored copies of immutable files: which versions they are tells when somebody was here.
     pub(crate) async fn forget_files(&self) {
         if let Some(caches) = &self.caches {
+            self.files.replace(None);
             let _nothing_there_is_fine = JsFuture::from(caches.delete(CACHE)).await;
         }
     }
 
     async fn ask(&self, request: &Request) -> Result<web_sys::Response, Problem> {
+        let promise = match self.early.take() {
+            Some((url, answer)) if url == request.url => answer,
+            _ => self.begin(request)?,
+        };
+        let answer = JsFuture::from(promise).await;
+        answer.and_then(JsCast::dyn_into).map_err(|e| self.network_or_aborted(&request.url, &e))
+    }
+
+    fn begin(&self, request: &Request) -> Result<Promise, Problem> {
         let init = RequestInit::new();
         init.set_method(request.method.as_str());
         init.set_signal(self.signal.borrow().as_ref());
@@ -79,8 +100,7 @@ impl BrowserPort {
             .ok_or(JsValue::from("this environment has no fetch"))
             .and_then(|fetch| fetch.call1(&JsValue::UNDEFINED, &asked))
             .map_err(|e| network(&request.url, &e))?;
-        let answer = JsFuture::from(Promise::from(promise)).await;
-        answer.and_then(JsCast::dyn_into).map_err(|e| self.network_or_aborted(&request.url, &e))
+        Ok(Promise::from(promise))
     }
 
     fn network_or_aborted(&self, url: &str, error: &JsValue) -> Problem {
@@ -143,8 +163,15 @@ impl BrowserPort {
     }
 
     async fn cache(&self) -> Option<web_sys::Cache> {
+        let open = self.files.borrow().clone();
+        if open.is_some() {
+            return open;
+        }
         let caches = self.caches.as_ref()?;
-        JsFuture::from(caches.open(CACHE)).await.ok()?.dyn_into().ok()
+        let cache: web_sys::Cache =
+            JsFuture::from(caches.open(CACHE)).await.ok()?.dyn_into().ok()?;
+        self.files.replace(Some(cache.clone()));
+        Some(cache)
     }
 }
 
@@ -249,6 +276,19 @@ mod tests {
         contract::check(&open().await, &open().await).await.unwrap();
         let memory = BrowserPort::open(false, None).await;
         contract::check(&memory, &memory).await.unwrap();
+    }
+
+    #[wasm_bindgen_test]
+    async fn what_was_asked_for_early_answers_once() {
+        let port = BrowserPort::open(false, None).await;
+        let url = "https://example.invalid/v1/libraries/tiny/catalog";
+        let answer = web_sys::Response::new_with_opt_str(Some("early")).unwrap();
+        port.expect(url.to_owned(), Promise::resolve(&answer).unchecked_into());
+        let fetch = || port.fetch(Request::get(url, 10));
+        assert_eq!(fetch().await.unwrap().body, b"early");
+        assert!(fetch().await.unwrap_err().is(Code::NetworkFailed));
+        port.expect(url.to_owned(), Promise::reject(&js_sys::Error::new("gone").into()));
+        assert!(fetch().await.unwrap_err().is(Code::NetworkFailed));
     }
 
     #[wasm_bindgen_test]

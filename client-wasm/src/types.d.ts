@@ -23,6 +23,8 @@ export interface OpenOptions {
   memory_limit_bytes?: number;
   /** `false` keeps nothing beyond this page. Default `true`: IndexedDB. */
   persist?: boolean;
+  /** The answer of `<library>/catalog`, where it was asked for while this module was still loading. */
+  catalog?: Promise<Response>;
   signal?: AbortSignal;
 }
 

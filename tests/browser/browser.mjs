@@ -7,7 +7,9 @@ import { join } from "node:path";
 // The browser tests share the web workspace's one lock file.
 const { chromium } = createRequire(new URL("../../web/package.json", import.meta.url))("playwright-core");
 
-const ARGS = [
+export const EXECUTABLE = process.env.CHROMIUM ?? "/usr/bin/chromium";
+
+export const ARGS = [
   "--headless",
   "--no-sandbox",
   "--disable-gpu",
@@ -20,7 +22,7 @@ const ARGS = [
 
 export function startBrowser(...more) {
   return chromium.launch({
-    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    executablePath: EXECUTABLE,
     args: [...ARGS, ...more],
   });
 }

@@ -45,6 +45,11 @@ impl Address {
         &self.library
     }
 
+    /// The address of the library's catalog.
+    pub fn catalog(&self) -> String {
+        format!("{}/catalog", self.library)
+    }
+
     /// The address of something below `/v1/`.
     pub fn below(&self, path: &str) -> String {
         format!("{}/{path}", self.root)
@@ -118,7 +123,7 @@ impl Source {
         port: &P,
         first: bool,
     ) -> Result<Option<Catalog>, Problem> {
-        let mut request = Request::get(format!("{}/catalog", self.address.library), CATALOG_BYTES);
+        let mut request = Request::get(self.address.catalog(), CATALOG_BYTES);
         if let Some(etag) = self.memory.etag.as_ref().filter(|_| self.memory.signed.is_some()) {
             request = request.header("if-none-match", etag.clone());
         }
@@ -239,7 +244,6 @@ mod tests {
     use std::rc::Rc;
 
     use backstitch_onnx::Digest;
-    use backstitch_protocol::catalog::{LedgerHead, PrimaryEntry};
     use backstitch_protocol::id::Name;
     use ed25519_dalek::SigningKey;
     use futures::executor::block_on;
@@ -247,35 +251,9 @@ mod tests {
     use super::*;
     use crate::memory::MemoryPort;
     use crate::port::Method;
+    use crate::test_library::catalog;
 
     const URL: &str = "https://host/v1/libraries/fashion";
-
-    fn catalog(version: u64, sequence: u64) -> Catalog {
-        Catalog {
-            format: 1,
-            library: Name::new("fashion").unwrap(),
-            title: String::new(),
-            description: String::new(),
-            modality: "image".to_owned(),
-            version,
-            issued_at: 0,
-            expires_at: 1_900_000_000,
-            primary: PrimaryEntry {
-                model: Blob { digest: Digest::of(b"model"), bytes: 5 },
-                input: "image".to_owned(),
-                output: "logits".to_owned(),
-                labels: vec![],
-                preprocessing: serde_json::Value::Null,
-                probes: vec![],
-            },
-            patches: vec![],
-            tasks: vec![],
-            experiments: vec![],
-            reports: Default::default(),
-            ledger: LedgerHead { sequence, head: sequence.to_string(), ..LedgerHead::default() },
-            samples: None,
-        }
-    }
 
     /// Signed by the release key of this root.
     fn signed(catalog: &Catalog, root: u8) -> SignedCatalog {

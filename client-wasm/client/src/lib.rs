@@ -13,6 +13,7 @@ pub mod device;
 pub mod examples;
 pub mod experiment;
 pub mod feedback;
+pub mod files;
 pub mod input;
 pub mod ledger;
 pub mod library;

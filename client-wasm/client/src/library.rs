@@ -9,11 +9,12 @@ use std::sync::Arc;
 use backstitch_onnx::patch::{Manifest, Patch, Selector, check};
 use backstitch_onnx::{Digest, Model, Tensor};
 use backstitch_protocol::Problem;
-use backstitch_protocol::catalog::{Blob, Catalog, PatchEntry, TaskEntry};
+use backstitch_protocol::catalog::{Catalog, PatchEntry, TaskEntry};
 use backstitch_protocol::id::{Name, Part};
 use backstitch_protocol::problem::Code;
 
-use crate::catalog::{Address, blob};
+use crate::catalog::Address;
+use crate::files::{Files, Loading};
 use crate::port::Port;
 use crate::preprocessing::{Preparation, Preprocessing};
 use crate::probe::Probes;
@@ -160,9 +161,6 @@ pub struct Library {
     pub broken: Vec<Broken>,
 }
 
-/// Told how loading goes: what is loaded now, bytes so far and in all.
-pub type Loading<'a> = dyn Fn(&'static str, &str, u64, u64) + 'a;
-
 impl Library {
     /// Loads what a catalog names. Files come from the device's cache where it has them; each is checked against
     /// its digest. A patch that does not fit the primary is left out and listed as broken.
@@ -176,37 +174,27 @@ impl Library {
     ) -> Result<Self, Problem> {
         let preprocessing = Preprocessing::from_json(&catalog.primary.preprocessing)?;
         let vocabulary = preprocessing.vocabulary().cloned();
-        let mut loader = Loader::new(port, address, &catalog, vocabulary.as_ref(), loading);
-        let file =
-            loader.fetch("primary", catalog.library.as_str(), &catalog.primary.model).await?;
-        let vocabulary = match &vocabulary {
-            Some(wanted) => loader.fetch("primary", catalog.library.as_str(), wanted).await?,
-            None => Vec::new(),
-        };
-        let preparation = preprocessing.complete(&vocabulary)?;
-        let mut probes = Vec::new();
-        for entry in &catalog.primary.probes {
-            probes.push((
-                entry.clone(),
-                loader.fetch("primary", entry.name.as_str(), &entry.model).await?,
-            ));
-        }
+        let files = Files::fetch(port, address, &catalog, vocabulary.as_ref(), loading).await?;
+        let file = files.of(&catalog.primary.model);
+        let preparation =
+            preprocessing.complete(vocabulary.as_ref().map_or(&[], |blob| files.of(blob)))?;
+        let probes = catalog.primary.probes.iter();
+        let probes: Vec<_> = probes.map(|e| (e.clone(), files.of(&e.model).to_vec())).collect();
         let mut parts = Vec::new();
         let mut broken = Vec::new();
         for entry in &catalog.patches {
-            let files = loader.files(entry).await?;
-            match Parts::read(entry, files) {
+            match Parts::read(entry, &files) {
                 Ok(read) => parts.push(read),
                 Err(problem) => {
                     broken.push(Broken { name: entry.name.clone(), number: entry.version, problem })
                 }
             }
         }
-        loading("compile", catalog.library.as_str(), loader.done, loader.total);
+        loading("compile", catalog.library.as_str(), files.bytes, files.bytes);
         let primary = &catalog.primary;
         let probed = primary.probes.iter().map(|probe| probe.site.as_str());
-        let sites = fitting_sites(&file, probed, &parts, &mut broken, before)?;
-        let session = workshop.session(&file, &primary.input, &primary.output, &sites)?;
+        let sites = fitting_sites(file, probed, &parts, &mut broken, before)?;
+        let session = workshop.session(file, &primary.input, &primary.output, &sites)?;
         let probes = Probes::compile(&session, &probes)?;
         let mut versions = BTreeMap::new();
         for part in parts {
@@ -283,12 +271,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn read(
-        entry: &PatchEntry,
-        files: (Vec<u8>, Vec<u8>, Option<Vec<u8>>),
-    ) -> Result<Self, Problem> {
-        let (manifest, graph, weights) = files;
-        let patch = Patch::from_parts(&manifest, &graph, weights.as_deref())?;
+    fn read(entry: &PatchEntry, files: &Files) -> Result<Self, Problem> {
+        let weights = entry.weights.as_ref().map(|weights| files.of(weights));
+        let patch = Patch::from_parts(files.of(&entry.manifest), files.of(&entry.graph), weights)?;
         if patch.manifest().name != entry.name.as_str() {
             let Manifest { name, .. } = patch.manifest();
             return Err(Problem::new(
@@ -360,62 +345,4 @@ fn fitting_sites<'a>(
         Some(cut) if cut.is_superset(&sites) => cut.clone(),
         _ => sites,
     })
-}
-
-/// Fetches blobs and counts their bytes.
-struct Loader<'a, P> {
-    port: &'a P,
-    address: &'a Address,
-    loading: &'a Loading<'a>,
-    done: u64,
-    total: u64,
-}
-
-impl<'a, P: Port> Loader<'a, P> {
-    fn new(
-        port: &'a P,
-        address: &'a Address,
-        catalog: &Catalog,
-        vocabulary: Option<&Blob>,
-        loading: &'a Loading<'a>,
-    ) -> Self {
-        let files = catalog
-            .patches
-            .iter()
-            .flat_map(|e| [Some(&e.manifest), Some(&e.graph), e.weights.as_ref()]);
-        let total = files
-            .flatten()
-            .chain(vocabulary)
-            .chain(catalog.primary.probes.iter().map(|probe| &probe.model))
-            .map(|blob| blob.bytes)
-            .fold(catalog.primary.model.bytes, u64::saturating_add);
-        Self { port, address, loading, done: 0, total }
-    }
-
-    async fn fetch(
-        &mut self,
-        stage: &'static str,
-        name: &str,
-        wanted: &Blob,
-    ) -> Result<Vec<u8>, Problem> {
-        (self.loading)(stage, name, self.done, self.total);
-        let bytes = blob(self.port, self.address, wanted).await?;
-        self.done += wanted.bytes;
-        (self.loading)(stage, name, self.done, self.total);
-        Ok(bytes)
-    }
-
-    async fn files(
-        &mut self,
-        entry: &PatchEntry,
-    ) -> Result<(Vec<u8>, Vec<u8>, Option<Vec<u8>>), Problem> {
-        let name = entry.name.as_str();
-        let manifest = self.fetch("patch", name, &entry.manifest).await?;
-        let graph = self.fetch("patch", name, &entry.graph).await?;
-        let weights = match &entry.weights {
-            Some(weights) => Some(self.fetch("patch", name, weights).await?),
-            None => None,
-        };
-        Ok((manifest, graph, weights))
-    }
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use backstitch_onnx::patch::Patch;
 use backstitch_onnx::{DType, Digest, Graph, Model, Node, Tensor, ValueInfo};
-use backstitch_protocol::catalog::Catalog;
+use backstitch_protocol::catalog::{Blob, Catalog, LedgerHead, PrimaryEntry};
+use backstitch_protocol::id::Name;
 use backstitch_protocol::trust::{Certificate, ReleaseKey, SignedCatalog};
 use ed25519_dalek::SigningKey;
 use serde_json::json;
@@ -46,6 +47,34 @@ impl Library {
         let patches = parts.iter().map(|(m, g)| Patch::from_parts(m, g, None).unwrap()).collect();
         let primary = Model::from_bytes(&bytes).unwrap();
         Self { primary, digest: Digest::of(&bytes), bytes, patches, parts }
+    }
+}
+
+/// A catalog of the library `fashion` without patches, whose primary is the five bytes `model`.
+pub(crate) fn catalog(version: u64, sequence: u64) -> Catalog {
+    Catalog {
+        format: 1,
+        library: Name::new("fashion").unwrap(),
+        title: String::new(),
+        description: String::new(),
+        modality: "image".to_owned(),
+        version,
+        issued_at: 0,
+        expires_at: 1_900_000_000,
+        primary: PrimaryEntry {
+            model: Blob { digest: Digest::of(b"model"), bytes: 5 },
+            input: "image".to_owned(),
+            output: "logits".to_owned(),
+            labels: vec![],
+            preprocessing: serde_json::Value::Null,
+            probes: vec![],
+        },
+        patches: vec![],
+        tasks: vec![],
+        experiments: vec![],
+        reports: Default::default(),
+        ledger: LedgerHead { sequence, head: sequence.to_string(), ..LedgerHead::default() },
+        samples: None,
     }
 }
 

@@ -172,7 +172,7 @@ impl Segment {
         shapes: &Shapes,
     ) -> Result<Self, Problem> {
         let dims = dims_of(&model, shapes);
-        let macs = cost(&model, &infer(&model, &dims)?)?.total.macs;
+        let macs = cost(&model, shapes)?.total.macs;
         let mut operators = BTreeMap::new();
         for node in &model.graph.nodes {
             *operators.entry(node.op.clone()).or_insert(0) += 1;

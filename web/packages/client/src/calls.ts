@@ -78,8 +78,6 @@ export type Calls = {
   forget: { argument: undefined; result: undefined };
   examples: { argument: undefined; result: ExampleCounts };
   samples: { argument: undefined; result: Uint8Array | null };
-  /** Holds the lock of this name as long as the worker lives. */
-  hold: { argument: string; result: undefined };
   /** Makes the module's instance in a worker that only measures inputs. */
   load: { argument: WebAssembly.Module; result: undefined };
   analyse: { argument: { input: EngineInput; preprocessing: unknown }; result: FeatureVector };

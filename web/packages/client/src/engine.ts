@@ -70,12 +70,22 @@ export interface Engine {
 
 type EngineProgress = Omit<OpenProgress, "overall">;
 
+/** Asks for the catalog of a library, so that it is on its way while the module is loaded. */
+export function askForCatalog(url: string, signal: AbortSignal): Promise<Response> {
+  const answer = fetch(`${url.replace(/\/+$/, "")}/catalog`, { cache: "no-cache", signal });
+  // Whoever takes the answer hears of it; nobody else does.
+  answer.catch(() => undefined);
+  return answer;
+}
+
 export async function openEngine(
   call: OpenCall,
   signal: AbortSignal,
   onProgress: (progress: EngineProgress) => void,
+  catalog?: Promise<Response>,
 ): Promise<Engine> {
   const options = {
+    catalog,
     public_key: call.publicKey,
     voucher: call.voucher,
     cost_limit_ms: call.costLimit.ms ?? undefined,

@@ -4,7 +4,7 @@ import { serve } from "./channel.js";
 import type { Calls, OpenCall, Snapshot } from "./calls.js";
 import { Analyst } from "./analyst.js";
 import { decode } from "./decode.js";
-import { loadWasm, measure, openEngine, type Engine, type Stream } from "./engine.js";
+import { askForCatalog, loadWasm, measure, openEngine, type Engine, type Stream } from "./engine.js";
 import { idle } from "./idle.js";
 import { wholeProgress } from "./progress.js";
 import type { CostLimit } from "./options.js";
@@ -88,8 +88,9 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
   async open(call, { signal, progress }) {
     const report = wholeProgress(progress);
     report({ stage: "wasm", name: "client_bg.wasm", loaded_bytes: 0, total_bytes: 0 });
+    const catalog = askForCatalog(call.url, signal);
     const module = await loadWasm(call.wasm);
-    engine = await openEngine(call, signal, report);
+    engine = await openEngine(call, signal, report, catalog);
     opened = call;
     analyst = new Analyst(module);
     follow(engine.library().name);
@@ -149,13 +150,6 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
   },
   examples: async () => current().examples(),
   samples: async () => current().samples(),
-  hold: (name) =>
-    new Promise((held) => {
-      void navigator.locks.request(name, () => {
-        held(undefined);
-        return new Promise(() => undefined);
-      });
-    }),
   async load(module) {
     await loadWasm(module);
     return undefined;
@@ -171,3 +165,17 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
 });
 
 self.addEventListener("close", () => following?.stop());
+
+/** Holds a lock as long as this worker lives, and tells its name: see `watchOver` on the page. */
+function live(): void {
+  if (!("locks" in navigator)) return;
+  const name = `backstitch-worker-${crypto.randomUUID()}`;
+  const held = navigator.locks.request(name, () => {
+    server.emit("alive", name);
+    return new Promise(() => undefined);
+  });
+  // Where locks are refused, nobody watches.
+  held.catch(() => undefined);
+}
+
+live();

@@ -20,7 +20,10 @@ export function startWorker(
       "open() runs in browsers; on a server, import the package but call open() in the page",
     );
   const worker = make(workerUrl);
-  const channel = new Channel<Calls>(worker, onEvent);
+  const channel = new Channel<Calls>(worker, (event, detail) => {
+    if (event !== "alive") return onEvent(event, detail);
+    watchOver(detail as string, stopped.signal, () => end(broken("it was ended by the browser")));
+  });
   const stopped = new AbortController();
   const end = (problem?: PatchError): void => {
     channel.end(problem);
@@ -33,7 +36,6 @@ export function startWorker(
     event.preventDefault();
     end(loaded ? broken(event.message) : unloadable(event.message));
   });
-  watchOver(channel, stopped.signal, () => end(broken("it was ended by the browser")));
   return { channel, stop: end };
 }
 
@@ -41,15 +43,10 @@ export function startWorker(
  * Nothing tells a page that a worker is gone. So the worker holds a lock as long as it lives, and the page waits for
  * that lock. Where there are no locks (a page without https), a worker that vanishes is not noticed.
  */
-function watchOver(channel: Channel<Calls>, stopped: AbortSignal, gone: () => void): void {
-  const locks = (globalThis.navigator as Navigator | undefined)?.locks as LockManager | undefined;
-  if (!locks) return;
-  const name = `backstitch-worker-${crypto.randomUUID()}`;
-  channel
-    .call("hold", name)
-    .then(() => locks.request(name, { signal: stopped }, async () => gone()))
-    // It was stopped, or never loaded, and the calls have heard of it.
-    .catch(() => undefined);
+function watchOver(lock: string, stopped: AbortSignal, gone: () => void): void {
+  const waiting = navigator.locks.request(lock, { signal: stopped }, async () => gone());
+  // Rejected when the worker is stopped: then nobody needs to hear of its end.
+  waiting.catch(() => undefined);
 }
 
 function unloadable(message: string): PatchError {

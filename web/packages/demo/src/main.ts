@@ -1,11 +1,13 @@
+// The page's beginning: the library is on its way before the page is drawn, for it takes longest.
+
 import "@backstitch/ui/page.css";
-import "./elements/app.js";
 import { libraryAddress } from "./logic/address.js";
 import { Studio } from "./studio.js";
 
 const studio = new Studio();
+void studio.open(libraryAddress(location.search));
+addEventListener("hashchange", () => studio.follow(location.hash));
+await import("./elements/app.js");
 const app = document.createElement("bs-app");
 app.studio = studio;
 document.body.append(app);
-addEventListener("hashchange", () => studio.follow(location.hash));
-void studio.open(libraryAddress(location.search));

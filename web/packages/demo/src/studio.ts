@@ -54,9 +54,16 @@ export class Studio extends EventTarget {
   arrivals: Arrival[] = [];
   #running = false;
   #again = false;
+  #drawing = false;
 
+  /** Has everything drawn again, with the next picture of the screen: what is asked of the worker is on its way first. */
   changed(): void {
-    this.dispatchEvent(new Event("change"));
+    if (this.#drawing) return;
+    this.#drawing = true;
+    requestAnimationFrame(() => {
+      this.#drawing = false;
+      this.dispatchEvent(new Event("change"));
+    });
   }
 
   async open(url: string): Promise<void> {
