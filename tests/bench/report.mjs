@@ -121,6 +121,9 @@ function library({ switching, newWeights, newPatch, choosing, choosingAmong }) {
   );
   return `## Stitching (fashion library)
 
+New weights are taken in without hashing them: their identity is made once, with the first answer that names it (0.5 ms
+for the 277 kB of \`rotation\`).
+
 ${table(["what", "ms", "bar", ""], rows)}`;
 }
 

@@ -86,7 +86,12 @@ impl Version {
 
     /// How it stands in a version id.
     pub fn part(&self) -> Part {
-        Part { graph: self.patch.graph_digest(), weights: self.weights.digest, scale: 1.0 }
+        Part { graph: self.patch.graph_digest(), weights: self.weights_digest(), scale: 1.0 }
+    }
+
+    /// The identity of its weights.
+    pub fn weights_digest(&self) -> Digest {
+        self.weights.digest(&self.patch)
     }
 
     /// Whether it changes anything.
@@ -247,7 +252,7 @@ impl Library {
             })?;
             bases.push(version);
         }
-        let weights = bases.iter().map(|version| version.weights.digest);
+        let weights = bases.iter().map(|version| version.weights_digest());
         match backstitch_protocol::catalog::base(task.round, weights) == task.base {
             true => Ok(bases),
             false => Err(Problem::new(

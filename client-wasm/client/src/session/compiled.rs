@@ -40,15 +40,22 @@ pub(super) enum Feed {
     Weight(String),
 }
 
-/// One version's trainable weights, as the engine takes them, and their identity.
+/// One version's trainable weights, as the engine takes them, and what is known of them.
 #[derive(Debug)]
 pub struct Weights {
     /// By name.
     pub values: Resident<BTreeMap<String, Value>>,
-    /// The digest of all float weights of the patch.
-    pub digest: Digest,
+    /// The digest of all float weights of the patch, once somebody has asked: hashing takes longer than taking them in.
+    digest: OnceLock<Digest>,
     /// Whether the patch changes anything with them, once somebody has asked and it had to be tried.
     effect: OnceLock<bool>,
+}
+
+impl Weights {
+    /// The digest of all float weights of the patch that these are of.
+    pub fn digest(&self, patch: &Patch) -> Digest {
+        *self.digest.get_or_init(|| patch.weights_digest())
+    }
 }
 
 impl Compiled {
@@ -113,7 +120,7 @@ impl Compiled {
         }
         let values = session.residence().resident(move || engine_values(&weights));
         values.take()?;
-        Ok(Weights { values, digest: patch.weights_digest(), effect })
+        Ok(Weights { values, digest: OnceLock::new(), effect })
     }
 
     /// Whether the patch changes anything with these weights. Where that has to be tried, it takes as long as a run of the
