@@ -106,7 +106,13 @@ impl Source {
 
     /// The current catalog: from the server, or the last good one where the server cannot be reached.
     pub async fn current<P: Port>(&mut self, port: &P) -> Result<Catalog, Problem> {
-        match self.refresh(port, true).await {
+        let older = |p: &Problem| p.is(Code::CatalogRollback) || p.is(Code::LedgerRegression);
+        let mut answer = self.refresh(port, true).await;
+        if answer.as_ref().is_err_and(older) {
+            // It may have been asked for before another page saw a later one; whoever serves old ones does so again.
+            answer = self.refresh(port, true).await;
+        }
+        match answer {
             Ok(Some(catalog)) => Ok(catalog),
             Ok(None) => self.remembered(port),
             Err(problem) if problem.is(Code::NetworkFailed) || problem.is(Code::Unavailable) => {
@@ -331,6 +337,29 @@ mod tests {
             // A restart remembers too.
             assert!(block_on(open(&port, None).current(&port)).unwrap_err().is(code));
         }
+    }
+
+    #[test]
+    fn an_answer_that_another_page_has_overtaken_is_asked_for_again() {
+        let versions = Rc::new(RefCell::new(vec![4, 3]));
+        let left = versions.clone();
+        let port = MemoryPort::new(1, move |_| {
+            let version = left.borrow_mut().pop().unwrap_or(4);
+            Ok(Response {
+                status: 200,
+                body: json(&signed(&catalog(version, 5), 1)),
+                ..Response::default()
+            })
+        });
+        // Another page has stored version 4 while this one's answer was under way.
+        let (other, _) = serving(json(&signed(&catalog(4, 5), 1)));
+        block_on(open(&other, None).current(&other)).unwrap();
+        port.stored().extend(other.stored().clone());
+        assert_eq!(block_on(open(&port, None).current(&port)).unwrap().version, 4);
+        assert_eq!(port.requests.borrow().len(), 2);
+        *versions.borrow_mut() = vec![3, 3];
+        let refused = block_on(open(&port, None).current(&port)).unwrap_err();
+        assert!(refused.is(Code::CatalogRollback));
     }
 
     #[test]
