@@ -262,6 +262,40 @@ test("without memory a run fails typed, and the page goes on", async () => {
   }
 });
 
+test("under a small memory limit the answers are the same, and what is held keeps the limit", async () => {
+  const answer = async () => {
+    const memory = [];
+    const outputs = [];
+    for (let turn = 0; turn < 3; turn++)
+      for (const patches of [["noise-reduction"], ["rotation"], "none"]) {
+        const { output } = await model.run(picture(), { patches });
+        outputs.push([...output]);
+        memory.push(await model.memory());
+      }
+    return { outputs, memory };
+  };
+  const { value: roomy } = await tried(answer);
+  assert.ok(
+    roomy.memory.every(({ dropped }) => dropped === 0),
+    JSON.stringify(roomy.memory),
+  );
+  const limit = Math.floor(roomy.memory.at(-1).held_bytes / 2);
+  await start(page, "fashion", { memoryBytes: limit });
+  const { value: tight } = await tried(answer);
+  assert.deepEqual(tight.outputs, roomy.outputs);
+  for (const memory of tight.memory) {
+    assert.equal(memory.limit_bytes, limit);
+    assert.ok(memory.held_bytes <= limit, JSON.stringify(memory));
+  }
+  assert.ok(tight.memory.at(-1).dropped > tight.memory[0].dropped, "what was dropped is made again");
+  const { code, hint } = await tried(async () => {
+    const { open } = await import("/client/index.js");
+    return open("/v1/libraries/fashion", { memoryBytes: -1 });
+  });
+  assert.equal(code, "request_invalid");
+  assert.match(hint, /leave it out/);
+});
+
 test("every row of the document names a test that there is", async () => {
   const root = new URL("../../", import.meta.url);
   const text = (path) => readFile(new URL(path, root), "utf8");
