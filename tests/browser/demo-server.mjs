@@ -1,4 +1,5 @@
-// A real server for one test file: `backstitch demo` on free ports, with data that goes away.
+// A real server for one test file, on free ports: `backstitch demo` with data that goes away, or `serve` with libraries
+// of the test's own.
 
 import { spawn } from "node:child_process";
 import { createServer } from "node:net";
@@ -24,27 +25,43 @@ async function freePort() {
 
 /** Starts the demo; `page`, `console` (with its token) and `stop()`. */
 export async function startDemo(...args) {
-  const port = await freePort();
-  const child = spawn(PROGRAM, ["demo", "--port", String(port), ...args], {
-    stdio: ["ignore", "pipe", "pipe"],
+  return launch(["demo", "--port", String(await freePort()), ...args]);
+}
+
+/** Starts a server with these libraries alone, each a folder, and data in another one. */
+export function startServer(data, libraries) {
+  return launch(["serve", "--data", data], {
+    BACKSTITCH_LIBRARIES: JSON.stringify(libraries),
+    BACKSTITCH_PUBLIC__LISTEN: "127.0.0.1:0",
+    BACKSTITCH_ADMIN__LISTEN: "127.0.0.1:0",
+    BACKSTITCH_LOG__FILTER: "warn",
   });
-  let [out, err] = ["", ""];
-  child.stderr.on("data", (data) => (err += data));
+}
+
+/** Runs the program until it has said where its pages are. */
+async function launch(args, environment = {}) {
+  const child = spawn(PROGRAM, args, {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...environment },
+  });
+  let said = "";
   const urls = await new Promise((resolve, reject) => {
     const timer = setTimeout(
-      () => reject(new Error(`the demo did not start in ${START_MS} ms: ${out}${err}`)),
+      () => reject(new Error(`${args[0]} did not start in ${START_MS} ms: ${said}`)),
       START_MS,
     );
     child.once("error", reject);
-    child.once("exit", (code) => reject(new Error(`the demo ended with ${code}: ${out}${err}`)));
-    child.stdout.on("data", (data) => {
-      out += data;
-      const page = /^page\s+(\S+)/m.exec(out)?.[1];
-      const operator = /^console\s+(\S+)/m.exec(out)?.[1];
+    child.once("exit", (code) => reject(new Error(`${args[0]} ended with ${code}: ${said}`)));
+    const hear = (data) => {
+      said += data;
+      const page = /^page\s+(\S+)/m.exec(said)?.[1];
+      const operator = /^console\s+(\S+)\n/m.exec(said)?.[1];
       if (!page || !operator) return;
       clearTimeout(timer);
       resolve({ page, console: operator });
-    });
+    };
+    child.stdout.on("data", hear);
+    child.stderr.on("data", hear);
   });
   return {
     ...urls,

@@ -238,6 +238,7 @@ fn missing(cell: &str, tests: &[String], recipes: &[String]) -> Vec<String> {
         ["just", recipe, ..] => !recipes.iter().any(|r| r == recipe),
         ["node", "--test", file] => !root().join(file).exists(),
         ["backstitch", ..] => false,
+        [file] if file.contains('/') => !root().join(file).exists(),
         [name] => {
             let name = name.trim_start_matches('…').rsplit("::").next().unwrap();
             !tests.iter().any(|t| t.ends_with(name))

@@ -111,14 +111,13 @@ impl Pending {
         Self { round: task.round, base: task.base, frame: hex::encode(frame) }
     }
 
-    /// The frame's bytes; `None` where they are damaged.
-    pub fn frame(&self) -> Option<Vec<u8>> {
-        hex::decode(&self.frame).ok()
-    }
-
-    /// Whether it belongs to the task's open round and base.
-    pub fn fits(&self, task: &TaskEntry) -> bool {
-        self.round == task.round && self.base == task.base
+    /// The frame's bytes; `None` where it is not one for the task's open round, or is damaged. What the device's storage
+    /// holds is not believed: only what is within the clip norm may leave, also the second time.
+    pub fn frame(&self, task: &TaskEntry) -> Option<Vec<u8>> {
+        let bytes = hex::decode(&self.frame).ok()?;
+        let contribution = Contribution::decode(&bytes, task.frame_values()).ok()?;
+        let fits = self.round == task.round && self.base == task.base;
+        (fits && contribution.base() == task.base).then_some(bytes)
     }
 }
 
@@ -158,6 +157,7 @@ pub fn verdict(problem: &Problem) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use backstitch_protocol::contribution::HEADER_BYTES;
     use backstitch_protocol::delta::CLIP_INTEGER;
     use backstitch_protocol::id::Name;
     use backstitch_protocol::privacy::{ClipNorm, Delta as Failing, Epsilon, NoiseMultiplier};
@@ -204,6 +204,23 @@ mod tests {
         let share = |value: i16| f64::from(value) / CLIP_INTEGER as f64;
         let values = prepared.contribution.values();
         assert!((share(values[0]) - 0.6).abs() < 1e-4 && (share(values[1]) - 0.8).abs() < 1e-4);
+    }
+
+    #[test]
+    fn what_was_begun_is_sent_again_only_as_a_frame_of_this_round_within_the_norm() {
+        let (task, prepared) = (task(Vec::new()), prepared(Vec::new()));
+        let frame = prepared.contribution.encode();
+        let stored = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = frame.clone();
+            change(&mut bytes);
+            Pending::new(&task, &bytes).frame(&task)
+        };
+        assert_eq!(stored(&|_| ()), Some(frame.clone()));
+        assert_eq!(stored(&|bytes| bytes[HEADER_BYTES..].fill(0x7f)), None, "above the norm");
+        assert_eq!(stored(&|bytes| bytes.truncate(HEADER_BYTES + 2)), None);
+        assert_eq!(stored(&|bytes| bytes[5] ^= 1), None, "another base");
+        let next = TaskEntry { round: 2, ..task.clone() };
+        assert_eq!(Pending::new(&task, &frame).frame(&next), None, "another round");
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl<P: Port> Client<P> {
         let stored = self.port.load(&key).await?;
         let pending: Option<Pending> =
             stored.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok());
-        let begun = pending.filter(|p| p.fits(task)).and_then(|p| p.frame());
+        let begun = pending.and_then(|pending| pending.frame(task));
         let frame = match begun {
             Some(frame) => frame,
             None => {
