@@ -1,7 +1,8 @@
 //! The arithmetic of integer products: packed weights, and tiles of four rows by eight columns.
 //!
 //! Two neighbours along the inner dimension lie side by side as 16-bit integers, because WebAssembly multiplies and
-//! adds such pairs in one instruction (`i32x4.dot_i16x8_s`) on every engine that has SIMD. Sums are exact.
+//! adds such pairs in one instruction (`i32x4.dot_i16x8_s`) on every engine that has SIMD, and so does x86-64
+//! (`PMADDWD`). Sums are exact.
 
 /// Columns of a tile.
 const COLUMNS: usize = 8;
@@ -99,7 +100,6 @@ fn word(low: i16, high: i16) -> i32 {
 
 /// Four rows times one panel. Written out, because the accumulators have to stay in registers however the compiler is
 /// told to optimise.
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 fn four(rows: [&[i32]; ROWS], panel: &[Pairs]) -> [[i32; COLUMNS]; ROWS] {
     use simd::{add_dot, columns, factors, splat, zero};
     let [mut l0, mut l1, mut l2, mut l3] = [zero(); ROWS];
@@ -121,7 +121,6 @@ fn four(rows: [&[i32]; ROWS], panel: &[Pairs]) -> [[i32; COLUMNS]; ROWS] {
 }
 
 /// One row times one panel.
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 fn one(row: &[i32], panel: &[Pairs]) -> [i32; COLUMNS] {
     use simd::{add_dot, columns, factors, splat, zero};
     let (mut l, mut r) = (zero(), zero());
@@ -134,8 +133,8 @@ fn one(row: &[i32], panel: &[Pairs]) -> [i32; COLUMNS] {
     columns(l, r)
 }
 
-/// The instructions that a tile is made of.
-#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+/// The instructions that a tile is made of, in the browser.
+#[cfg(target_arch = "wasm32")]
 mod simd {
     use std::arch::wasm32::{
         i16x8, i32x4_add, i32x4_dot_i16x8, i32x4_extract_lane as lane, i32x4_splat, v128,
@@ -175,23 +174,41 @@ mod simd {
     }
 }
 
-/// Four rows times one panel.
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-fn four(rows: [&[i32]; ROWS], panel: &[Pairs]) -> [[i32; COLUMNS]; ROWS] {
-    rows.map(|row| one(row, panel))
-}
+/// The same on other machines, by what each has for it.
+#[cfg(not(target_arch = "wasm32"))]
+mod simd {
+    use wide::{i16x8, i32x4};
 
-/// One row times one panel.
-#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
-fn one(row: &[i32], panel: &[Pairs]) -> [i32; COLUMNS] {
-    let mut sums = [0; COLUMNS];
-    for (word, pairs) in row.iter().zip(panel) {
-        let (low, high) = (i32::from(*word as i16), word >> 16);
-        for (sum, pair) in sums.iter_mut().zip(pairs.chunks_exact(2)) {
-            *sum += low * i32::from(pair[0]) + high * i32::from(pair[1]);
-        }
+    use super::{COLUMNS, Pairs};
+
+    #[inline(always)]
+    pub(super) fn zero() -> i32x4 {
+        i32x4::ZERO
     }
-    sums
+
+    #[inline(always)]
+    pub(super) fn splat(pair: i32) -> i16x8 {
+        bytemuck::cast(i32x4::splat(pair))
+    }
+
+    #[inline(always)]
+    pub(super) fn add_dot(sum: i32x4, pair: i16x8, factors: i16x8) -> i32x4 {
+        sum + pair.dot(factors)
+    }
+
+    /// The first and the last four columns.
+    #[inline(always)]
+    pub(super) fn factors(p: &Pairs) -> (i16x8, i16x8) {
+        (
+            i16x8::new([p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7]]),
+            i16x8::new([p[8], p[9], p[10], p[11], p[12], p[13], p[14], p[15]]),
+        )
+    }
+
+    #[inline(always)]
+    pub(super) fn columns(l: i32x4, r: i32x4) -> [i32; COLUMNS] {
+        bytemuck::cast([l, r])
+    }
 }
 
 #[cfg(test)]
