@@ -48,6 +48,34 @@ export async function picture(page, name) {
   await page.screenshot({ path: join(folder, `${name}.png`), fullPage: true });
 }
 
+/** Keeps both themes, wide and narrow, where `SCREENSHOTS` names a folder. */
+export async function portrait(page, name) {
+  if (!process.env.SCREENSHOTS) return;
+  for (const colorScheme of ["light", "dark"])
+    for (const width of [1280, 390]) {
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: 900 });
+      await picture(page, `${name}-${colorScheme}-${width}`);
+    }
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.setViewportSize({ width: 1280, height: 900 });
+}
+
+/** Waits until what the page says belongs to what it shows. */
+export const settled = (page) =>
+  eventually(
+    () => page.evaluate(() => document.querySelector("bs-app").studio.settled),
+    (done) => done,
+    "the answer",
+    120_000,
+  );
+
+/** Whether the page is no wider than the screen; what is too wide scrolls in a place of its own. */
+export async function fits(page, width) {
+  await page.setViewportSize({ width, height: 844 });
+  return page.evaluate(() => document.documentElement.scrollWidth <= innerWidth);
+}
+
 /** Waits until `read` gives something that `enough` accepts, and returns it. */
 export async function eventually(read, enough, what, ms = 60_000) {
   const end = Date.now() + ms;

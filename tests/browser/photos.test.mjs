@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { eventually, openPage, picture, startBrowser } from "./browser.mjs";
+import { eventually, openPage, portrait, settled, startBrowser } from "./browser.mjs";
 import { startDemo } from "./demo-server.mjs";
 
 const FOLDER = mkdtempSync(join(tmpdir(), "backstitch-camera-"));
@@ -26,15 +26,8 @@ after(async () => {
   rmSync(FOLDER, { recursive: true, force: true });
 });
 
-const settled = () =>
-  eventually(
-    () => page.evaluate(() => document.querySelector("bs-app").studio.settled),
-    (done) => done,
-    "the answer",
-    120_000,
-  );
 const said = async () => {
-  await settled();
+  await settled(page);
   const [base, stitched] = await page.locator(".answer strong").allInnerTexts();
   return { base, stitched };
 };
@@ -95,19 +88,6 @@ const learnt = async (pictures) => {
   await page.locator("#taught", { hasText: "your version is in use" }).waitFor();
 };
 
-/** Both themes, wide and narrow, where `SCREENSHOTS` asks for pictures. */
-async function portrait(what) {
-  if (!process.env.SCREENSHOTS) return;
-  for (const colorScheme of ["light", "dark"])
-    for (const width of [1280, 390]) {
-      await page.emulateMedia({ colorScheme });
-      await page.setViewportSize({ width, height: 900 });
-      await picture(page, `${what}-${colorScheme}-${width}`);
-    }
-  await page.emulateMedia({ colorScheme: "light" });
-  await page.setViewportSize({ width: 1280, height: 900 });
-}
-
 /** Raw frames as a fake camera plays them, in a loop. */
 function film(frames) {
   const plane = (rgba, step, mix) => {
@@ -140,7 +120,7 @@ test("the switch leads to photographs, and the library is fetched only then", as
   const headers = (await page.request.get(demo.page)).headers();
   assert.match(headers["permissions-policy"], /camera=\(self\)/);
   assert.doesNotMatch(headers["content-security-policy"], /unsafe-inline|media-src|\*/);
-  await portrait("photos-start");
+  await portrait(page, "photos-start");
 });
 
 test("pictures come from samples, files, a drop and the clipboard", async () => {
@@ -206,7 +186,7 @@ test("things are taught by six pictures each, and known in pictures that were ne
     assert.equal(stitched, "my mug", file.name);
     assert.notEqual(base, "my mug");
   }
-  await portrait("photos-taught");
+  await portrait(page, "photos-taught");
   // Another photograph of it, from another place.
   for (const file of await files("the motorcycle from beside", others))
     assert.equal((await show(file)).stitched, "my motorcycle", file.name);
@@ -231,7 +211,7 @@ test("the camera is answered live, teaches a thing, and is let go", async () => 
   await page.getByRole("button", { name: "Teach: Tom. Take 8 pictures" }).click();
   await learnt(20);
   await page.locator("#stitched-answer strong", { hasText: "Tom" }).waitFor();
-  await portrait("photos-camera");
+  await portrait(page, "photos-camera");
   await page.getByRole("button", { name: "Stop the camera" }).click();
   await page.getByRole("button", { name: "Camera", exact: true }).waitFor();
   assert.equal(await page.locator("bs-photo video").count(), 0);
@@ -259,7 +239,7 @@ test("a mistake is set right, what was learnt lasts, and is forgotten when asked
   for (let taught = 24; taught <= 31 && (await page.locator("#not-mine").count()); taught++) {
     await page.locator("#not-mine").click();
     await learnt(taught);
-    await settled();
+    await settled(page);
   }
   assert.equal((await said()).stitched, base);
   // What was right before still is.

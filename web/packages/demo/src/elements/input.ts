@@ -6,8 +6,10 @@ import { customElement } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
 import { load } from "../logic/loading.js";
 import type { Picture } from "../logic/picture.js";
+import type { Sample } from "../logic/samples.js";
 import type { Draw } from "./draw.js";
 import "./draw.js";
+import { dropPlace, fileButton, fileStyles } from "./files.js";
 import "./picture.js";
 import "./slider.js";
 
@@ -24,6 +26,7 @@ type Preset = Omit<(typeof PRESETS)[number], "name">;
 export class InputPanel extends StudioElement {
   static override styles = [
     sheet,
+    fileStyles,
     css`
       .view {
         display: grid;
@@ -60,15 +63,6 @@ export class InputPanel extends StudioElement {
         min-height: 32px;
         padding: 3px 10px;
       }
-      input[type="file"] {
-        position: absolute;
-        opacity: 0;
-        width: 1px;
-      }
-      input[type="file"]:focus-visible + .button {
-        outline: 2px solid var(--base);
-        outline-offset: 2px;
-      }
       .drop {
         outline: 2px dashed var(--stitch);
         outline-offset: 8px;
@@ -94,7 +88,12 @@ export class InputPanel extends StudioElement {
       heading="Show it something"
       hint="Pick a sample, then make it hard to see."
     >
-      <div class="stack" @dragover=${this.#over} @dragleave=${this.#leave} @drop=${this.#drop}>
+      <div
+        class="stack"
+        @dragover=${this.#place.over}
+        @dragleave=${this.#place.leave}
+        @drop=${this.#place.drop}
+      >
         <div class="view">
           <bs-picture class="big" .picture=${picture} alt=${`The input: ${name}`}></bs-picture>
           <div class="stack tight">
@@ -113,8 +112,7 @@ export class InputPanel extends StudioElement {
               28 × 28 pixels, grey. ${name ? html`Shown: <strong>${name}</strong>.` : nothing}
             </p>
             <div class="row">
-              <input id="file" type="file" accept="image/*" @change=${this.#file} />
-              <label for="file" class="button">Upload</label>
+              ${fileButton({ id: "file", label: "Upload" }, ([file]) => void this.#take(file))}
               <button @click=${() => this.renderRoot.querySelector<Draw>("bs-draw")?.show()}>Draw</button>
             </div>
           </div>
@@ -125,23 +123,7 @@ export class InputPanel extends StudioElement {
           ${this.#slider("Contrast", "contrast", 1, 0.01, percent(address.contrast), "Share of the original contrast that is left", 0.1)}
           ${this.#slider("Tilt", "tilt", 45, 1, `${address.tilt}°`, "Degrees, positive is anticlockwise", -45)}
         </div>
-        <div class="strip" role="group" aria-label="Samples">
-          ${
-            samples.length === 0
-              ? html`<div class="strip-space"></div>`
-              : samples.map(
-                  (sample, index) =>
-                    html`<button
-                      aria-pressed=${!studio.own && index === address.sample}
-                      aria-label=${sample.name}
-                      title=${sample.name}
-                      @click=${() => studio.set({ sample: index })}
-                    >
-                      <bs-picture .picture=${sample.picture} alt=""></bs-picture>
-                    </button>`,
-                )
-          }
-        </div>
+        ${this.#strip(samples)}
         <bs-draw @picture=${(event: CustomEvent<Picture>) => studio.show(event.detail)}></bs-draw>
       </div>
       <button
@@ -153,6 +135,27 @@ export class InputPanel extends StudioElement {
         New noise
       </button>
     </bs-panel>`;
+  }
+
+  #strip(samples: Sample[]) {
+    const { studio } = this;
+    return html`<div class="strip" role="group" aria-label="Samples">
+      ${
+        samples.length === 0
+          ? html`<div class="strip-space"></div>`
+          : samples.map(
+              (sample, index) =>
+                html`<button
+                  aria-pressed=${!studio.own && index === studio.address.sample}
+                  aria-label=${sample.name}
+                  title=${sample.name}
+                  @click=${() => studio.set({ sample: index })}
+                >
+                  <bs-picture .picture=${sample.picture} alt=""></bs-picture>
+                </button>`,
+            )
+      }
+    </div>`;
   }
 
   #slider(label: string, key: keyof Preset, max: number, step: number, text: string, title: string, min = 0) {
@@ -170,24 +173,7 @@ export class InputPanel extends StudioElement {
 
   #reseed = (): void => this.studio.set({ seed: (this.studio.address.seed % 9999) + 1 });
 
-  #file = (event: Event): void => {
-    const input = event.target as HTMLInputElement;
-    void this.#take(input.files?.[0]);
-    input.value = "";
-  };
-
-  #over = (event: DragEvent): void => {
-    event.preventDefault();
-    (event.currentTarget as HTMLElement).classList.add("drop");
-  };
-
-  #leave = (event: DragEvent): void => (event.currentTarget as HTMLElement).classList.remove("drop");
-
-  #drop = (event: DragEvent): void => {
-    event.preventDefault();
-    this.#leave(event);
-    void this.#take(event.dataTransfer?.files[0]);
-  };
+  readonly #place = dropPlace(([file]) => void this.#take(file));
 
   async #take(file: File | undefined): Promise<void> {
     if (!file) return;

@@ -6,12 +6,14 @@ import { customElement } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
 import { pictureAmong, type PhotoSample } from "../logic/photo.js";
 import { Looking } from "../scene.js";
+import { dropPlace, fileButton, fileStyles } from "./files.js";
 import "./seen.js";
 
 @customElement("bs-photo")
 export class PhotoPanel extends StudioElement {
   static override styles = [
     sheet,
+    fileStyles,
     css`
       .view {
         position: relative;
@@ -68,15 +70,6 @@ export class PhotoPanel extends StudioElement {
       .caption {
         min-height: 42px;
       }
-      input[type="file"] {
-        position: absolute;
-        opacity: 0;
-        width: 1px;
-      }
-      input[type="file"]:focus-visible + .button {
-        outline: 2px solid var(--base);
-        outline-offset: 2px;
-      }
       .drop .view {
         outline: 2px dashed var(--stitch);
         outline-offset: 4px;
@@ -92,7 +85,12 @@ export class PhotoPanel extends StudioElement {
       heading="Show it something"
       hint="A photograph, or your camera. The pictures never leave this device."
     >
-      <div class="stack tight" @dragover=${this.#over} @dragleave=${this.#leave} @drop=${this.#drop}>
+      <div
+        class="stack tight"
+        @dragover=${this.#place.over}
+        @dragleave=${this.#place.leave}
+        @drop=${this.#place.drop}
+      >
         <div class="view">
           ${
             camera.on
@@ -109,8 +107,7 @@ export class PhotoPanel extends StudioElement {
           <button id="camera" ?disabled=${!model || camera.starting} @click=${this.#camera}>
             ${camera.on ? "Stop the camera" : camera.starting ? "Asking for the camera …" : "Camera"}
           </button>
-          <input id="photo" type="file" accept="image/*" @change=${this.#file} />
-          <label for="photo" class="button">Open a picture</label>
+          ${fileButton({ id: "photo", label: "Open a picture" }, ([file]) => this.#take(file))}
           <span class="small muted">or drop or paste one</span>
         </div>
         <div class="strip" role="group" aria-label="Samples">
@@ -165,24 +162,7 @@ export class PhotoPanel extends StudioElement {
     else void camera.start();
   };
 
-  #file = (event: Event): void => {
-    const input = event.target as HTMLInputElement;
-    this.#take(input.files?.[0]);
-    input.value = "";
-  };
-
-  #over = (event: DragEvent): void => {
-    event.preventDefault();
-    (event.currentTarget as HTMLElement).classList.add("drop");
-  };
-
-  #leave = (event: DragEvent): void => (event.currentTarget as HTMLElement).classList.remove("drop");
-
-  #drop = (event: DragEvent): void => {
-    event.preventDefault();
-    this.#leave(event);
-    this.#take(event.dataTransfer?.files[0]);
-  };
+  readonly #place = dropPlace(([file]) => this.#take(file));
 
   /** Text that is pasted into a name stays text. */
   #paste = (event: ClipboardEvent): void => this.#take(pictureAmong(event.clipboardData?.files));

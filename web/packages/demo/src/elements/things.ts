@@ -6,6 +6,7 @@ import { customElement, state } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
 import { outcome } from "../logic/outcome.js";
 import { FEWEST, SHOTS, type Thing } from "../things.js";
+import { fileButton, fileStyles } from "./files.js";
 import "./seen.js";
 
 const CURVE: Series[] = [{ label: "Loss", colour: "--stitch" }];
@@ -14,6 +15,7 @@ const CURVE: Series[] = [{ label: "Loss", colour: "--stitch" }];
 export class ThingsPanel extends StudioElement {
   static override styles = [
     sheet,
+    fileStyles,
     css`
       .thing {
         display: grid;
@@ -40,15 +42,6 @@ export class ThingsPanel extends StudioElement {
       }
       .told {
         min-height: 42px;
-      }
-      input[type="file"] {
-        position: absolute;
-        opacity: 0;
-        width: 1px;
-      }
-      input[type="file"]:focus-visible + .button {
-        outline: 2px solid var(--base);
-        outline-offset: 2px;
       }
     `,
   ];
@@ -143,15 +136,15 @@ export class ThingsPanel extends StudioElement {
         >
           ${things.taking === place ? "Taking …" : shots}
         </button>
-        <input
-          id=${`files-${place}`}
-          type="file"
-          accept="image/*"
-          multiple
-          aria-label=${`Teach: ${name}, pictures from files`}
-          @change=${(event: Event) => this.#files(place, event)}
-        />
-        <label for=${`files-${place}`} class="button">From files</label>
+        ${fileButton(
+          {
+            id: `files-${place}`,
+            label: "From files",
+            name: `Teach: ${name}, pictures from files`,
+            multiple: true,
+          },
+          (files) => void things.open(place, files),
+        )}
       </div>
       ${
         shown.length
@@ -200,12 +193,6 @@ export class ThingsPanel extends StudioElement {
     if (this.draft.trim()) this.studio.things.add(this.draft);
     this.draft = "";
   };
-
-  #files(place: number, event: Event): void {
-    const input = event.target as HTMLInputElement;
-    void this.studio.things.open(place, [...(input.files ?? [])]);
-    input.value = "";
-  }
 
   get #dialog(): HTMLDialogElement {
     return this.renderRoot.querySelector("dialog")!;
