@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { eventually, openPage, picture, startBrowser } from "./browser.mjs";
+import { eventually, fits, openPage, portrait, settled, startBrowser } from "./browser.mjs";
 import { startDemo } from "./demo-server.mjs";
 
 let demo, browser, context, page, complaints;
@@ -18,27 +18,6 @@ after(async () => {
 });
 
 const chosen = (patch) => page.locator(`tr[data-patch="${patch}"].chosen`);
-const settled = () =>
-  eventually(
-    () => page.evaluate(() => document.querySelector("bs-app").studio.settled),
-    (done) => done,
-    "the answer",
-    120_000,
-  );
-
-/** Both themes, wide and narrow, where `SCREENSHOTS` asks for pictures. */
-async function portrait(name) {
-  if (!process.env.SCREENSHOTS) return;
-  for (const colorScheme of ["light", "dark"])
-    for (const width of [1280, 390]) {
-      await page.emulateMedia({ colorScheme });
-      await page.setViewportSize({ width, height: 900 });
-      await picture(page, `${name}-${colorScheme}-${width}`);
-    }
-  await page.emulateMedia({ colorScheme: "light" });
-  await page.setViewportSize({ width: 1280, height: 900 });
-}
-
 test("the switch leads from pictures to sentences", async () => {
   await page.goto(demo.page);
   await page.getByRole("link", { name: "Sentences" }).click();
@@ -51,19 +30,19 @@ test("a typed sentence is answered by the patch of its domain, and the page says
   const say = async (sentence, patch, answer) => {
     await page.locator("#sentence").fill(sentence);
     await chosen(patch).waitFor();
-    await settled();
+    await settled(page);
     assert.match(await page.locator("#stitched-answer strong").innerText(), answer);
     assert.ok((await page.locator(`tr[data-patch="${patch}"] .reason`).innerText()).length > 10);
     assert.equal(await page.locator("tr.chosen").count(), 1);
   };
   await say("@anonymous omg I love this so much!!! :) http://url_removed", "tweets", /positive/);
   await say("A dull, lifeless film with a plot that goes nowhere.", "films", /negative/);
-  await portrait("sentences");
+  await portrait(page, "sentences");
 });
 
 test("nothing is asked of an empty sentence, and ten thousand words do no harm", async () => {
   await page.locator("#sentence").fill("   ");
-  await settled();
+  await settled(page);
   assert.equal(await page.locator("[role=alert]").count(), 0);
   const refused = await page.evaluate(async () => {
     const { model } = document.querySelector("bs-app").studio;
@@ -103,11 +82,36 @@ test("a recording is played through a stream, with an answer for each part of it
   );
   await page.getByRole("button", { name: "Stop" }).click();
   await page.getByRole("button", { name: "Play" }).waitFor();
-  await settled();
+  await settled(page);
   // The window that is shown then, run by itself, says the same.
   const { start } = await watch();
   await page.waitForTimeout(600);
   assert.equal((await watch()).start, start);
+});
+
+test("a heart is watched moment by moment, and the stitched model is loud less often than the base model", async () => {
+  await page.getByRole("link", { name: "Signals" }).click();
+  await page.locator("#stitched-answer strong").waitFor();
+  await settled(page);
+  assert.match(await page.locator("#verdict").innerText(), /temporal-anomaly was stitched/);
+  await page.locator("#play").click();
+  await page.locator("#play", { hasText: "Stop" }).waitFor();
+  await page.locator("#play", { hasText: "Play" }).waitFor();
+  await settled(page);
+  const { scores, strange } = await page.evaluate(() => {
+    const { scores, signal } = document.querySelector("bs-app").studio.staged;
+    return { scores, strange: signal.strange };
+  });
+  // A score for every moment that has a whole window behind it, each once.
+  assert.ok(scores.length > 2000 && scores.every(({ end }, index) => end === scores[0].end + index));
+  const loudest = scores.reduce((best, score) => (score.stitched > best.stitched ? score : best));
+  assert.ok(strange[0] <= loudest.end && loudest.end <= strange[1], `${loudest.end} is not in ${strange}`);
+  const times = async (side) => Number(await page.locator(`[data-side="${side}"] strong.num`).innerText());
+  const [base, stitched] = [await times("base"), await times("stitched")];
+  assert.ok(stitched >= 1 && stitched < base / 2, `base ${base}, stitched ${stitched}`);
+  await portrait(page, "signals");
+  assert.ok(await fits(page, 390), "it fits on a small screen");
+  await page.setViewportSize({ width: 1280, height: 900 });
 });
 
 test("a person's own recordings make the model better for them", async () => {
@@ -118,6 +122,6 @@ test("a person's own recordings make the model better for them", async () => {
   await page.getByRole("button", { name: "Train here" }).click();
   await page.getByText("your version is in use").waitFor();
   await chosen("personal").waitFor();
-  await portrait("motion");
+  await portrait(page, "motion");
   assert.deepEqual(complaints, []);
 });

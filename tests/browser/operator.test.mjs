@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { eventually, openPage, picture, startBrowser } from "./browser.mjs";
+import { eventually, fits, openPage, picture, startBrowser } from "./browser.mjs";
 import { startDemo } from "./demo-server.mjs";
 import { catalog, completeRound } from "./others.mjs";
 
@@ -112,6 +112,10 @@ test("a wrong token asks for another one", async () => {
   await stranger.page.getByRole("button", { name: "Open the console" }).click();
   await stranger.page.getByText("Privacy ledger").waitFor();
   await stranger.context.close();
+});
+
+test("the console fits on a small screen", async () => {
+  assert.ok(await fits(page, 390));
 });
 
 test("nothing broke the page's own policy", () => {

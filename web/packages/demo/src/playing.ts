@@ -2,12 +2,8 @@
 
 import type { Stream } from "@backstitch/client";
 import { namedPatches } from "./logic/whatif.js";
-import { windowAt } from "./logic/recordings.js";
-import { Watching } from "./scene.js";
+import { isPlayed, type Played } from "./scene.js";
 import type { Studio } from "./studio.js";
-
-/** Moments between two answers: a quarter of a second at 50 Hz. */
-const HOP = 12;
 
 export class Playing {
   #on = false;
@@ -25,12 +21,17 @@ export class Playing {
   /** From the window that is shown, or from the beginning where that is the last one, to the recording's end. */
   async play(): Promise<void> {
     const { model, staged, automatic, overrides, limitMs } = this.studio;
-    if (this.#on || !model || !(staged instanceof Watching) || !staged.recording) return;
+    if (this.#on || !model || !isPlayed(staged) || !staged.source) return;
     this.#on = true;
     const patches = (automatic && namedPatches(automatic.candidates, overrides)) ?? "auto";
     let stream: Stream | undefined;
     try {
-      stream = await model.stream({ hop: HOP, patches, compare: true, costLimit: { ms: limitMs ?? null } });
+      stream = await model.stream({
+        hop: staged.hop,
+        patches,
+        compare: true,
+        costLimit: { ms: limitMs ?? null },
+      });
       await this.#follow(stream, staged);
     } catch (thrown) {
       this.studio.report(thrown);
@@ -41,18 +42,22 @@ export class Playing {
     }
   }
 
-  async #follow(stream: Stream, scene: Watching): Promise<void> {
-    const { recording, moments, rateHz } = scene;
-    if (scene.start + HOP > scene.last) scene.start = 0;
-    let next = windowAt(recording!, scene.start, moments);
-    while (this.#on && scene.recording === recording) {
+  async #follow(stream: Stream, scene: Played): Promise<void> {
+    const { source, moments, rateHz, hop, stride } = scene;
+    if (scene.start + stride > scene.last) scene.start = 0;
+    let next = scene.part(scene.start, moments);
+    while (this.#on && scene.source === source) {
       const began = performance.now();
-      const answer = (await stream.push(next)).at(-1);
-      if (answer) this.studio.answered(answer);
-      if (scene.start + HOP > scene.last) return;
-      next = windowAt(recording!, scene.start + moments, HOP);
-      scene.start += HOP;
-      const rest = (1000 * HOP) / rateHz - (performance.now() - began);
+      const answers = await stream.push(next);
+      answers.forEach((answer, index) =>
+        scene.heard?.(answer, scene.start + moments - (answers.length - 1 - index) * hop),
+      );
+      const newest = answers.at(-1);
+      if (newest) this.studio.answered(newest);
+      if (scene.start + stride > scene.last) return;
+      next = scene.part(scene.start + moments, stride);
+      scene.start += stride;
+      const rest = (1000 * stride) / rateHz - (performance.now() - began);
       await new Promise((resolve) => setTimeout(resolve, Math.max(0, rest)));
     }
   }

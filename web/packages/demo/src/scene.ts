@@ -1,9 +1,10 @@
 // What the page shows the model, for libraries of text and of series. Pictures have their own rooms in `logic`.
 
-import type { Input } from "@backstitch/client";
+import type { Input, RunResult } from "@backstitch/client";
 import { photo, readPhotos, type PhotoSample } from "./logic/photo.js";
 import { readRecordings, windowAt, windowsOf, type Recording } from "./logic/recordings.js";
 import { readSentences, type Sentence } from "./logic/sentences.js";
+import { readSignals, type Score, type Signal } from "./logic/signal.js";
 
 /** An example with its right answer. */
 export interface Lesson {
@@ -13,7 +14,7 @@ export interface Lesson {
 
 /** A scene knows what is shown, and what could be taught from the samples. */
 export interface Scene {
-  readonly kind: "text" | "series" | "photo";
+  readonly kind: "text" | "series" | "signal" | "photo";
   /** What the model is asked; undefined while there is nothing to ask. */
   readonly input: Input | undefined;
   /** The right answer, where it is known. */
@@ -47,12 +48,37 @@ export class Writing implements Scene {
   }
 }
 
+/** What can be played through a stream of the model. */
+export interface Played extends Scene {
+  readonly moments: number;
+  readonly rateHz: number;
+  /** Moments between two answers, and moments that are handed over at once. */
+  readonly hop: number;
+  readonly stride: number;
+  /** What the window is of: another one ends the playing. */
+  readonly source: unknown;
+  /** The window's first moment, and that of the newest window. */
+  start: number;
+  readonly last: number;
+  /** Moments from here on. */
+  part(from: number, moments: number): Input;
+  /** Hears the answer to the window before `end`. */
+  heard?(result: RunResult, end: number): void;
+}
+
+export function isPlayed(scene: Scene | undefined): scene is Played {
+  return scene instanceof Watching || scene instanceof Monitoring;
+}
+
 /** A window of somebody's recording. */
-export class Watching implements Scene {
+export class Watching implements Played {
   readonly kind = "series";
   readonly recordings: Recording[];
   readonly moments: number;
   readonly rateHz: number;
+  /** A quarter of a second at 50 Hz. */
+  readonly hop = 12;
+  readonly stride = 12;
   index = 0;
   /** The window's first moment. */
   start: number;
@@ -72,6 +98,14 @@ export class Watching implements Scene {
   /** The newest window begins here. */
   get last(): number {
     return Math.max(0, (this.recording?.moments ?? 0) - this.moments);
+  }
+
+  get source(): Recording | undefined {
+    return this.recording;
+  }
+
+  part(from: number, moments: number): Input {
+    return windowAt(this.recording!, from, moments);
   }
 
   get people(): number[] {
@@ -102,6 +136,54 @@ export class Watching implements Scene {
   pick(index: number): void {
     this.index = index;
     this.start = this.last;
+  }
+}
+
+/** A series whose every moment is scored. */
+export class Monitoring implements Played {
+  readonly kind = "signal";
+  readonly lessons = undefined;
+  readonly truth = undefined;
+  readonly hop = 1;
+  /** A tenth of a second at 360 Hz. */
+  readonly stride = 36;
+  readonly signal: Signal | undefined;
+  readonly moments: number;
+  /** By time. */
+  scores: Score[] = [];
+  start = 0;
+
+  constructor(samples: Uint8Array, moments: number) {
+    this.signal = readSignals(samples)[0];
+    this.moments = moments;
+  }
+
+  get source(): Signal | undefined {
+    return this.signal;
+  }
+
+  get rateHz(): number {
+    return this.signal?.rateHz ?? 1;
+  }
+
+  get last(): number {
+    return Math.max(0, (this.signal?.values.length ?? 0) - this.moments);
+  }
+
+  get input(): Input | undefined {
+    return this.signal && this.part(this.start, this.moments);
+  }
+
+  part(from: number, moments: number): Input {
+    const data = this.signal!.values.slice(from, from + moments);
+    return { data, shape: [data.length, 1] };
+  }
+
+  heard({ base_output, output }: RunResult, end: number): void {
+    const score = { end, base: base_output?.[0] ?? NaN, stitched: output[0] ?? NaN };
+    const others = this.scores.filter((other) => other.end !== end);
+    const at = others.findIndex((other) => other.end > end);
+    this.scores = at < 0 ? [...others, score] : others.toSpliced(at, 0, score);
   }
 }
 

@@ -15,7 +15,7 @@ import { photograph, SIDE, type Picture } from "./logic/picture.js";
 import { readSamples, type Sample } from "./logic/samples.js";
 import { namedPatches, type Override } from "./logic/whatif.js";
 import { Playing } from "./playing.js";
-import { Looking, Watching, Writing, type Scene } from "./scene.js";
+import { isPlayed, Looking, Monitoring, Watching, Writing, type Scene } from "./scene.js";
 import { Sharing } from "./sharing.js";
 import { Teaching } from "./teaching.js";
 import { Things } from "./things.js";
@@ -101,9 +101,11 @@ export class Studio extends EventTarget {
   }
 
   async #stage(model: Model, samples: Uint8Array): Promise<void> {
-    const { modality, input } = model.library;
+    const { modality, input, labels } = model.library;
+    const moments = input.shape.at(-1) ?? 1;
     if (modality === "text") this.staged = new Writing(samples);
-    else if (modality === "series") this.staged = new Watching(samples, input.shape.at(-1) ?? 1);
+    else if (modality === "series")
+      this.staged = labels.length ? new Watching(samples, moments) : new Monitoring(samples, moments);
     else if (input.shape[1] === 1) this.samples = readSamples(samples);
     else {
       const looking = (this.staged = new Looking(samples));
@@ -222,13 +224,14 @@ export class Studio extends EventTarget {
   }
 
   async #run(): Promise<void> {
-    const { model, input } = this;
+    const { model, input, staged } = this;
     if (!model || input === undefined) return;
     const costLimit = { ms: this.limitMs ?? null };
     const automatic = await model.run(input, { compare: true, costLimit });
     const names = namedPatches(automatic.candidates, this.overrides);
     this.result = names ? await model.run(input, { patches: names, compare: true, costLimit }) : automatic;
     this.automatic = automatic;
+    if (isPlayed(staged)) staged.heard?.(this.result, staged.start + staged.moments);
     this.changed();
   }
 }

@@ -244,6 +244,8 @@ export const sheet = css`
   }
   .scroll {
     overflow-x: auto;
+    /* What is hidden for the eye alone stays in here, too. */
+    position: relative;
   }
   .chip {
     display: inline-flex;

@@ -17,6 +17,7 @@ import "./privacy.js";
 import "./recording.js";
 import "./result.js";
 import "./sentence.js";
+import "./signal.js";
 import "./teach.js";
 import "./things.js";
 import "./versions.js";
@@ -52,6 +53,7 @@ export class App extends StudioElement {
       }
       .libraries {
         display: flex;
+        flex-wrap: wrap;
         gap: 2px;
         padding: 2px;
         border: 1px solid var(--line);
@@ -158,6 +160,9 @@ export class App extends StudioElement {
         .libraries {
           order: 1;
         }
+        .libraries a {
+          padding-inline: 8px;
+        }
         .lead {
           order: 2;
         }
@@ -198,14 +203,14 @@ export class App extends StudioElement {
       <bs-graph .studio=${studio}></bs-graph>
       <bs-features class=${this.#modality === "image" ? "half c4" : ""} .studio=${studio}></bs-features>
       <bs-cost class="half c4" .studio=${studio}></bs-cost>
-      <bs-teach class="half c4" .studio=${studio}></bs-teach>
+      ${this.#scores ? nothing : html`<bs-teach class="half c4" .studio=${studio}></bs-teach>`}
       ${
         this.#shares
           ? html`<bs-contribute class="half c4" .studio=${studio}></bs-contribute>
               <bs-privacy class="half c4" .studio=${studio}></bs-privacy>`
           : nothing
       }
-      <bs-versions class="half c4" .studio=${studio}></bs-versions>`;
+      <bs-versions class="half c4" step=${this.#scores ? "7" : nothing} .studio=${studio}></bs-versions>`;
   }
 
   /** Where the user's own things come first. */
@@ -235,17 +240,26 @@ export class App extends StudioElement {
       : this.#library === "photos";
   }
 
+  /** Series whose moments are scored, rather than named. */
+  get #scores(): boolean {
+    const { model } = this.studio;
+    return model
+      ? this.#modality === "series" && model.library.labels.length === 0
+      : this.#library === "anomalies";
+  }
+
   get #modality(): string {
     return this.studio.model?.library.modality ?? SOURCES[this.#library]?.modality ?? "image";
   }
 
   #switch() {
     return html`<nav class="libraries" aria-label="Libraries">
-      ${Object.entries(SOURCES).map(
-        ([name, { title }]) =>
-          html`<a href=${`?library=${name}`} aria-current=${name === this.#library ? "page" : nothing}
-            >${title}</a
-          >`,
+      ${Object.entries(SOURCES).map(([name, { title }]) =>
+        title === undefined
+          ? nothing
+          : html`<a href=${`?library=${name}`} aria-current=${name === this.#library ? "page" : nothing}
+              >${title}</a
+            >`,
       )}
     </nav>`;
   }
@@ -254,6 +268,7 @@ export class App extends StudioElement {
     const { studio } = this;
     const kind = this.#modality;
     if (kind === "text") return html`<bs-sentence class="half c4" .studio=${studio}></bs-sentence>`;
+    if (this.#scores) return html`<bs-signal class="half c4" .studio=${studio}></bs-signal>`;
     if (kind === "series") return html`<bs-recording class="half c4" .studio=${studio}></bs-recording>`;
     if (this.#photos) return html`<bs-photo class="half c4" .studio=${studio}></bs-photo>`;
     return html`<bs-input class="half c4" .studio=${studio}></bs-input>`;

@@ -18,19 +18,26 @@ export class Features extends StudioElement {
         min-height: 264px;
         align-content: start;
       }
+      /* A value that has no room beside its name goes below it, so that neither is broken. */
       .feature {
-        display: grid;
-        grid-template-columns: 1fr auto;
+        display: flex;
+        flex-wrap: wrap;
+        align-content: end;
+        justify-content: space-between;
         gap: 2px var(--s2);
       }
+      .feature .num {
+        margin-inline-start: auto;
+        text-align: end;
+      }
       svg {
-        grid-column: 1 / -1;
+        flex: 0 0 100%;
         width: 100%;
         height: 14px;
         overflow: visible;
       }
       .feature .small {
-        grid-column: 1 / -1;
+        flex: 0 0 100%;
       }
       .met {
         color: var(--stitch);

@@ -1,6 +1,6 @@
 // Panel: the primary model as it was cut, with the patches that ran between its segments.
 
-import { count, macs, milliseconds, sheet } from "@backstitch/ui";
+import { count, macs, milliseconds, sheet, vars } from "@backstitch/ui";
 import type { Graph, GraphNode } from "@backstitch/client";
 import { css, html, nothing, svg } from "lit";
 import { customElement, state } from "lit/decorators.js";
@@ -16,18 +16,16 @@ export class GraphPanel extends StudioElement {
         min-height: 184px;
         display: grid;
         align-items: center;
+        overflow-x: auto;
       }
+      /* Neither so small that nobody can read it, nor larger than the text around it. */
       svg {
         display: block;
         width: 100%;
         height: auto;
-        max-width: 1280px;
+        min-width: var(--least);
+        max-width: var(--most);
         margin: 0 auto;
-      }
-      @media (max-width: 759px) {
-        svg {
-          max-width: 400px;
-        }
       }
       .node {
         cursor: pointer;
@@ -147,6 +145,7 @@ export class GraphPanel extends StudioElement {
     const dim = (from: string, to: string): boolean =>
       [from, to].some((id) => patches.has(id) && !active.has(id));
     return html`<svg
+      ${vars({ "--least": `${0.7 * width}px`, "--most": `${1.2 * width}px` })}
       viewBox=${`0 0 ${width} ${height}`}
       role="group"
       aria-label="Graph of the stitched model"

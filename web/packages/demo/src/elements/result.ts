@@ -87,11 +87,13 @@ export class Result extends StudioElement {
     return html`<bs-panel
       step="2"
       heading="What it says"
-      hint="Left without patches, right with the stitched ones."
+      hint="On the left without patches, on the right with those that were stitched."
     >
       ${
         result?.base_output && model
-          ? this.#answer(result, result.base_output, labels, truth)
+          ? labels.length
+            ? this.#answer(result, result.base_output, labels, truth)
+            : scored(result, result.base_output)
           : html`<div class="answers">
                 <div class="answer base"></div>
                 <div class="answer stitched"></div>
@@ -146,6 +148,33 @@ export class Result extends StudioElement {
       </div>
     `;
   }
+}
+
+/** Where there are no classes: how much the newest moment stands out. */
+function scored(result: RunResult, baseOutput: Float32Array) {
+  // Adding zero takes the sign of a zero away.
+  const shown = (score = NaN): string => (Math.round(100 * score) / 100 + 0).toFixed(2);
+  const [base, stitched] = [shown(baseOutput[0]), shown(result.output[0])];
+  const names = result.patches.map(({ name }) => name).join(", ");
+  return html`<div class="answers">
+      <div class="answer base" id="base-answer">
+        <span class="small">Base model</span>
+        <strong class="num">${base}</strong>
+        <span class="small">score of this moment</span>
+      </div>
+      <div class="answer stitched" id="stitched-answer">
+        <span class="small">${names ? "Stitched" : "Nothing stitched"}</span>
+        <strong class="num">${stitched}</strong>
+        <span class="small">score of this moment</span>
+      </div>
+    </div>
+    <p class="sentence" id="verdict">
+      ${
+        names
+          ? `${names} was stitched: it takes the place of the base model's score, so only the shapes of the two compare, not their size.`
+          : "No patch was stitched: the base model's score stands."
+      }
+    </p>`;
 }
 
 function verdict(result: RunResult, base: string, stitched: string): string {

@@ -50,7 +50,7 @@ export class Teach extends StudioElement {
     const { counts, busy, training } = teaching;
     const label = this.picked ?? truth ?? 0;
     const ready = model !== undefined && input !== undefined;
-    const what = { image: "picture", photo: "picture", text: "sentence", series: "window" }[
+    const what = { image: "picture", photo: "picture", text: "sentence", series: "window", signal: "moment" }[
       staged?.kind ?? "image"
     ];
     return html`<bs-panel

@@ -33,12 +33,17 @@ const SIZE: Record<GraphNode["kind"], [width: number, height: number]> = {
   patch: [136, 52],
 };
 
+/** The width of a letter of a label, on average. */
+const LETTER = 7.2;
+
 export function layout(graph: Graph, direction: "LR" | "TB"): Layout {
   const g = new dagre.graphlib.Graph();
   g.setGraph({ rankdir: direction, nodesep: 20, ranksep: 26, marginx: 8, marginy: 8 });
   g.setDefaultEdgeLabel(() => ({}));
   for (const node of graph.nodes) {
-    const [width, height] = SIZE[node.kind];
+    const [least, height] = SIZE[node.kind];
+    const shape = (node.kind === "input" || node.kind === "output" ? node.shape?.join("×") : "") ?? "";
+    const width = Math.max(least, LETTER * Math.max(node.label.length, shape.length) + 20);
     g.setNode(node.id, { width, height });
   }
   for (const { from, to } of graph.edges) g.setEdge(from, to);
