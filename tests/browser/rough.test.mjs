@@ -7,6 +7,7 @@ import { after, before, beforeEach, test } from "node:test";
 import { serveApp } from "./app-server.mjs";
 import { eventually, openPage, startBrowser } from "./browser.mjs";
 import { startDemo } from "./demo-server.mjs";
+import { completeRound } from "./others.mjs";
 
 const DIST = new URL("../../web/packages/client/dist/", import.meta.url).pathname;
 let demo, browser, app, context, page;
@@ -210,6 +211,33 @@ test("two tabs at once lose none of each other's examples", async () => {
   assert.equal((await page.evaluate(() => model.examples())).total, 0);
 });
 
+test("eight models of one site are open at once, and each hears of a new version", async () => {
+  // A browser gives a server six lines in all; a stream of versions for each model would take them up.
+  const second = await context.newPage();
+  await start(second);
+  for (const tab of [page, second])
+    await tab.evaluate(async () => {
+      const { open } = await import("/client/index.js");
+      window.more = [];
+      for (let i = 0; i < 3; i++) more.push(await open("/v1/libraries/fashion"));
+      window.heard = new Map();
+      for (const each of [model, ...more])
+        each.on("version", (result) => heard.set(each, result.catalog_version));
+    });
+  const hears = async (tab, count, version) =>
+    eventually(
+      () => tab.evaluate((version) => [...heard.values()].filter((v) => v >= version).length, version),
+      (now) => now === count,
+      `${count} models at version ${version}`,
+    );
+  const version = await completeRound(demo.page);
+  await Promise.all([page, second].map((tab) => hears(tab, 4, version)));
+  // The first one held the stream for all.
+  await page.evaluate(() => (heard.delete(model), model.close()));
+  const next = await completeRound(demo.page);
+  await Promise.all([hears(page, 3, next), hears(second, 4, next)]);
+});
+
 /** Ends the first worker of the page in this way, at once. */
 const kill = (page, how) => page.workers()[0].evaluate(how);
 
@@ -260,6 +288,40 @@ test("without memory a run fails typed, and the page goes on", async () => {
   } finally {
     await small.close();
   }
+});
+
+test("a listener that throws is the page's error, and the answer comes", async () => {
+  const errors = [];
+  page.on("pageerror", ({ message }) => errors.push(message));
+  const { value } = await tried(async () => {
+    let later = 0;
+    model.on("stitch", () => {
+      throw new Error("the page's own mistake");
+    });
+    model.on("stitch", () => later++);
+    return [(await model.run(picture())).output.length, later];
+  });
+  assert.deepEqual(value, [10, 1]);
+  assert.deepEqual(errors, ["the page's own mistake"]);
+  const none = await tried(async () => model.on("stitch", undefined));
+  assert.equal(none.code, "request_invalid");
+});
+
+test("numbers of any width are taken, and words that are not known are refused", async () => {
+  const { value } = await tried(async () => {
+    const data = new Int32Array(784).fill(1);
+    const [whole, float] = [data, Float32Array.from(data)].map((data) => ({ data, shape: [1, 1, 28, 28] }));
+    return [await model.run(whole), await model.run(float)].map(({ output }) => [...output]);
+  });
+  assert.deepEqual(value[0], value[1]);
+  for (const work of [
+    () => model.run(picture(), { costLimit: { msec: 20 } }),
+    () => model.run(picture(), { costLimit: { ms: -1 } }),
+    () => model.run(picture(), { signal: {} }),
+    () => model.train({ epochs: 0 }),
+  ])
+    assert.equal((await tried(work)).code, "request_invalid", String(work));
+  assert.ok(await page.evaluate(() => answers()));
 });
 
 test("under a small memory limit the answers are the same, and what is held keeps the limit", async () => {

@@ -1,5 +1,6 @@
 // Calls over a message port: ids, transfer, cancelling, progress and events, typed from end to end.
 
+import { checkSignal } from "./checks.js";
 import { aborted, closed, PatchError, type ProblemShape } from "./problem.js";
 
 /** What a table of calls looks like: name → (argument) => result. */
@@ -65,6 +66,11 @@ export class Channel<T extends CallTable> {
     { signal, transfer = [], onProgress }: CallOptions<T[K]["progress"]> = {},
   ): Promise<T[K]["result"]> {
     if (this.#ended) return Promise.reject(this.#ended);
+    try {
+      checkSignal(signal);
+    } catch (thrown) {
+      return Promise.reject(PatchError.from(thrown));
+    }
     if (signal?.aborted) return Promise.reject(aborted(signal.reason));
     const id = this.#next++;
     return new Promise<T[K]["result"]>((resolve, reject) => {

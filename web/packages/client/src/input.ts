@@ -75,5 +75,18 @@ function tensor(input: TensorInput): TensorInput {
       `the shape [${shape.join(", ")}] needs ${wanted} numbers, the data has ${data.length}`,
       "make data.length the product of the shape",
     );
-  return { data, shape };
+  return { data: numbers(data), shape };
+}
+
+/** What the engine takes as it is; other whole numbers as floats. */
+function numbers(data: TensorInput["data"]): TensorInput["data"] {
+  const others = ["Int8Array", "Int16Array", "Uint16Array", "Int32Array", "Uint32Array"];
+  if (others.some((name) => isA<Int32Array>(data, name))) return Float64Array.from(data as Int32Array);
+  if (isA<BigInt64Array>(data, "BigInt64Array") || isA<BigUint64Array>(data, "BigUint64Array"))
+    throw new PatchError(
+      "input_invalid",
+      "the data are integers of 64 bits",
+      "give them as numbers: Float64Array.from(data, Number)",
+    );
+  return data;
 }

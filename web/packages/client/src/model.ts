@@ -2,6 +2,7 @@
 
 import { trainInBackground } from "./background.js";
 import type { OpenCall, Snapshot } from "./calls.js";
+import { checkCostLimit, checkEpochs, checkSignal } from "./checks.js";
 import { cross } from "./input.js";
 import { idle, type BackgroundSettings } from "./idle.js";
 import type { Memory } from "./memory.js";
@@ -91,6 +92,8 @@ export class Model {
 
   /** Analyses the input, selects patches, stitches them in and runs. */
   async run(input: Input, { signal, ...options }: RunOptions = {}): Promise<RunResult> {
+    checkSignal(signal);
+    checkCostLimit(options.costLimit ?? {});
     const crossing = async () => {
       const { input: wire, transfer } = await cross(input);
       return { argument: { input: wire, options }, transfer };
@@ -120,6 +123,8 @@ export class Model {
    */
   async train(given: TrainOptions = {}): Promise<TrainReport> {
     const { signal, onProgress, background = false, ...options } = given;
+    checkSignal(signal);
+    checkEpochs(options.epochs);
     if (this.#closed) throw closed();
     // What is not stored is known to the first worker alone; runs wait for such a training.
     const inMemory =
@@ -147,6 +152,8 @@ export class Model {
    * more certain. The outcome stays on this device, and runs use it if it keeps its promise.
    */
   async adapt(inputs: Input[], { signal, ...options }: AdaptOptions = {}): Promise<AdaptReport> {
+    if (!Array.isArray(inputs))
+      throw new PatchError("input_invalid", `the inputs are a ${typeof inputs}`, "give a list of inputs");
     const crossing = async () => {
       const crossed = await Promise.all(inputs.map(cross));
       const transfer = crossed.flatMap((each) => each.transfer);
@@ -255,6 +262,8 @@ export class Model {
 
   /** Listens; the returned function stops listening. */
   on<K extends keyof ModelEvents>(event: K, listener: Listener<K>): () => void {
+    if (typeof listener !== "function")
+      throw new PatchError("request_invalid", `the listener is ${String(listener)}`, "give a function");
     const listeners = this.#listeners.get(event) ?? new Set();
     this.#listeners.set(event, listeners.add(listener as Listener<never>));
     return () => void listeners.delete(listener as Listener<never>);
@@ -287,6 +296,12 @@ export class Model {
   }
 
   #emit<K extends keyof ModelEvents>(event: K, detail: ModelEvents[K]): void {
-    for (const listener of this.#listeners.get(event) ?? []) (listener as Listener<K>)(detail);
+    for (const listener of this.#listeners.get(event) ?? [])
+      try {
+        (listener as Listener<K>)(detail);
+      } catch (thrown) {
+        // As for any listener of the platform: the page's error, not that of the call that it heard of.
+        reportError(thrown);
+      }
   }
 }

@@ -1,6 +1,7 @@
 // open(url): from an address to a model that is ready to run.
 
 import type { OpenCall } from "./calls.js";
+import { checkOpening } from "./checks.js";
 import { memoryLimit } from "./limits.js";
 import { Model } from "./model.js";
 import type { OpenOptions } from "./options.js";
@@ -28,6 +29,7 @@ export async function open(url: string | URL, options: OpenOptions = {}): Promis
     live = true,
     background: { resume = true, ...settings } = {},
   } = options;
+  checkOpening(options);
   if (signal?.aborted) throw aborted(signal.reason);
   const call: OpenCall = {
     url: absolute(url).href,

@@ -17,7 +17,17 @@ import type {
  * newest moments last, NaN where something is missing.
  */
 export interface TensorInput {
-  data: Float32Array | Float64Array | Uint8Array | Uint8ClampedArray | number[];
+  data:
+    | Float32Array
+    | Float64Array
+    | Uint8Array
+    | Uint8ClampedArray
+    | Int8Array
+    | Int16Array
+    | Uint16Array
+    | Int32Array
+    | Uint32Array
+    | number[];
   shape: number[];
 }
 

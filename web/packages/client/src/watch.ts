@@ -21,37 +21,70 @@ export function eventsUrl(library: string): URL {
   return new URL("../events", library.replace(/\/+$/, ""));
 }
 
+/**
+ * One worker of all pages of this site holds the stream and tells the others: a browser gives a server six lines in all,
+ * and a stream keeps one. Where that worker ends, another one takes its place.
+ */
 export function watch({ events, library, onChange }: WatchOptions): Watch {
+  const name = `backstitch-events ${events.href}`;
+  const ended = new AbortController();
+  const others = new BroadcastChannel(name);
+  let quiet = true;
+  const hear = (text: string): void => {
+    quiet = false;
+    const version = announced(text, library);
+    if (version !== undefined) onChange(version);
+  };
+  others.addEventListener("message", ({ data }) => hear(String(data)));
+  const tell = (text: string): void => {
+    hear(text);
+    others.postMessage(text);
+  };
+  const hold = (): Promise<void> => listen(events, ended.signal, tell);
+  if (!("locks" in navigator)) void hold();
+  // Rejected when it is stopped, or where locks are refused: then nobody shares.
+  else
+    navigator.locks.request(name, { signal: ended.signal }, hold).catch(() => {
+      if (!ended.signal.aborted) void hold();
+    });
+  const poll = setInterval(() => {
+    if (quiet) onChange(undefined);
+    quiet = true;
+  }, POLL_MS);
+  return {
+    stop() {
+      clearInterval(poll);
+      ended.abort();
+      others.close();
+    },
+  };
+}
+
+/** Holds the stream until `ended`, and tells what comes; an empty text now and then says that the line is open. */
+function listen(events: URL, ended: AbortSignal, tell: (text: string) => void): Promise<void> {
   let source: EventSource | undefined;
   let reopen: ReturnType<typeof setTimeout> | undefined;
-  let stopped = false;
-
   const open = (): void => {
-    if (stopped) return;
     source = new EventSource(events);
-    source.addEventListener("catalog", (event) => {
-      const version = announced((event as MessageEvent<string>).data, library);
-      if (version !== undefined) onChange(version);
-    });
+    source.addEventListener("catalog", (event) => tell((event as MessageEvent<string>).data));
     source.addEventListener("error", () => {
       if (source?.readyState !== EventSource.CLOSED) return;
       clearTimeout(reopen);
       reopen = setTimeout(open, REOPEN_MS);
     });
   };
-
-  const poll = setInterval(() => {
-    if (source?.readyState !== EventSource.OPEN) onChange(undefined);
-  }, POLL_MS);
+  const beat = setInterval(() => {
+    if (source?.readyState === EventSource.OPEN) tell("");
+  }, POLL_MS / 3);
   open();
-  return {
-    stop() {
-      stopped = true;
-      clearInterval(poll);
+  return new Promise((resolve) => {
+    ended.addEventListener("abort", () => {
+      clearInterval(beat);
       clearTimeout(reopen);
       source?.close();
-    },
-  };
+      resolve();
+    });
+  });
 }
 
 /** The version in an event's text, if it is about this library. */
