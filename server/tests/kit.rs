@@ -204,3 +204,31 @@ fn what_fits_one_size_alone_is_refused() {
         "the shape [1, 4] of `x` does not fit",
     );
 }
+
+#[test]
+fn cutting_says_what_the_engine_could_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let model = |last: &str| {
+        let mut distinct = Node::new(last, &["a"], &["y"]);
+        distinct.name = "distinct".into();
+        let info = |name: &str| ValueInfo::fixed(name, DType::F32, &[4]);
+        let graph = Graph {
+            nodes: vec![Node::new("Relu", &["x"], &["a"]), distinct],
+            inputs: vec![info("x")],
+            outputs: vec![info("y")],
+            ..Graph::default()
+        };
+        let path = at(&format!("{last}.onnx"));
+        std::fs::write(&path, Model { opset: 17, graph }.to_bytes()).unwrap();
+        path
+    };
+    let cut = |last: &str| json(&format!("onnx cut {} --at a --out {}", model(last), at(last)));
+    assert_eq!(cut("Abs")["engine"], Json::Null);
+    // Another runtime has it: the files are written all the same.
+    let told = cut("Unique");
+    assert!(told["engine"].as_str().unwrap().contains("Unique `distinct`"), "{told}");
+    assert_eq!(told["segments"].as_array().unwrap().len(), 2);
+    let text = done(&format!("onnx cut {} --at a --out {}", at("Unique.onnx"), at("again")));
+    assert!(text.contains("the engine here cannot run the model: Unique `distinct`"), "{text}");
+}

@@ -44,7 +44,8 @@ pub enum OnnxCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Cut a model at tensors into segments that run one after the other.
+    /// Cut a model at tensors into segments that run one after the other, here or in any ONNX runtime. Says what the
+    /// engine here could not run.
     #[command(
         after_help = "Example: backstitch onnx cut model.onnx --at block3,block4 --out segments"
     )]
@@ -333,6 +334,8 @@ fn cut(path: &Path, at: &[String], out: &Path, json: bool) -> Outcome<()> {
     let (model, _) = files::read_model(path)?;
     let sites: Vec<&str> = at.iter().map(String::as_str).collect();
     let segments = backstitch_onnx::cut::cut(&model, &sites)?;
+    // Any runtime may run the files; whoever means to run them here learns now what stands against that.
+    let refused = declare(&model).err().map(|problem| problem.to_string());
     files::create_folder(out)?;
     let mut written = Vec::new();
     for (index, segment) in segments.iter().enumerate() {
@@ -352,7 +355,11 @@ fn cut(path: &Path, at: &[String], out: &Path, json: bool) -> Outcome<()> {
         }
         written.push(json!({ "file": file, "nodes": segment.graph.nodes.len(), "inputs": inputs, "outputs": outputs }));
     }
-    if json { files::print_json(&json!({ "segments": written })) } else { Ok(()) }
+    if json {
+        return files::print_json(&json!({ "segments": written, "engine": refused }));
+    }
+    refused.iter().for_each(|why| println!("the engine here cannot run the model: {why}"));
+    Ok(())
 }
 
 fn stitch_patches(primary: &Path, folders: &[PathBuf], out: &Path) -> Outcome<()> {
