@@ -105,7 +105,12 @@ fn one_by_one(
         if segment.graph.inputs.iter().any(|info| pending.contains(info.name.as_str())) {
             return None;
         }
-        run(segment, shapes, &mut live);
+        // A site that was replaced before its segment ran has its final value.
+        let settled = |name: &str| {
+            !pending.contains(name) && attached.iter().any(|(_, _, a)| a.site() == name)
+        };
+        let made = run(segment, shapes, &live);
+        live.extend(made.into_iter().filter(|(name, _)| !settled(name)));
         settle(&attached, &mut pending, &mut live);
     }
     pending.is_empty().then_some(live)
@@ -187,7 +192,8 @@ fn add(site: &Value, made: &Value, factor: f32) -> Value {
     Value::i64(site.shape(), &sum).expect("as many as before")
 }
 
-fn run(model: &Model, shapes: &Shapes, live: &mut BTreeMap<String, Value>) {
+/// What a segment makes of the values that are there.
+fn run(model: &Model, shapes: &Shapes, live: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     let dims = model
         .graph
         .inputs
@@ -197,7 +203,7 @@ fn run(model: &Model, shapes: &Shapes, live: &mut BTreeMap<String, Value>) {
     let program = Program::compile(model, &dims).expect("a segment compiles");
     let inputs: Vec<Value> = program.input_names().map(|name| live[name].clone()).collect();
     let outputs = program.run_ordered(&inputs).expect("a segment runs");
-    live.extend(program.output_names().map(str::to_owned).zip(outputs));
+    program.output_names().map(str::to_owned).zip(outputs).collect()
 }
 
 fn same(name: &str, a: &Value, b: &Value) {
