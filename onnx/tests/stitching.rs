@@ -175,6 +175,18 @@ fn a_replaced_path_is_gone() {
     assert!(stitched.graph.initializers.contains_key("shortcut/gain"));
 }
 
+/// A fuzzer's harness had it wrong: what replaces a site may be there before the part that it replaces would have run.
+#[test]
+fn what_replaces_a_site_is_then_changed_in_series_and_in_parallel() {
+    let replace = (Mode::Replace, "relu1", "add5", None);
+    let all = [
+        replace,
+        (Mode::Series, "add5", "add5", None),
+        (Mode::Parallel, "relu1", "add5", Some(-0.5)),
+    ];
+    check_agreement(&[&affine("all", digest(&case("network-13")), &all, 0.9, 0.1)]);
+}
+
 #[test]
 fn a_patch_that_does_not_fit_is_refused() {
     let case = case("network-13");
