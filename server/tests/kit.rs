@@ -87,6 +87,30 @@ fn a_patch_goes_from_nothing_to_a_library_that_a_server_imports() {
     assert_eq!(imported["versions"][0][0], "turned");
 }
 
+#[test]
+fn a_patch_that_wins_wherever_it_was_measured_is_chosen_until_it_is_trained_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let primary = primary(folder.path(), false);
+    let (data, patch) = (format!("{FASHION}/data/pool"), at("turned"));
+    done(&format!(
+        "patch new --kind adapter --site features --rank 8 --primary {primary} --out {patch}"
+    ));
+    let turned = format!("{patch} --primary {primary} --data {data} --limit 300 --tilt 25");
+    let train = format!("patch train {turned} --optimizer adam --learning-rate 0.005 --epochs 3");
+    done(&train);
+    let measured = json(&format!("patch eval {turned} --write"));
+    let row = &measured["rows"][0];
+    let gain = row["patched"].as_f64().unwrap() - row["base"].as_f64().unwrap();
+    let selector = &manifest(&patch)["selector"]["gain"];
+    assert!(gain > 0.05 && selector["intercept"] == gain, "{measured} {selector}");
+    let (code, _, error) = command(&train);
+    assert!(code == 0 && error.contains("measure again"), "{error}");
+    assert!(manifest(&patch)["performance"].is_null(), "{}", manifest(&patch));
+    let (code, _, error) = command(&format!("patch eval {turned} --noise=-1"));
+    assert!(code == 2 && error.contains("at least 0"), "{error}");
+}
+
 /// Bright on the left and bright on the right: as pictures of two classes, and as rows of a table.
 fn two_sides(folder: &Path) {
     let mut table =

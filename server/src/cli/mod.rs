@@ -72,6 +72,13 @@ enum Command {
     Patch(patch::PatchCommand),
 }
 
+impl Command {
+    /// Whether others talk to it while it runs; then nobody's hanging up may end it.
+    fn serves(&self) -> bool {
+        matches!(self, Self::Serve(_) | Self::Demo(_) | Self::Simulate(_) | Self::Edge(_))
+    }
+}
+
 /// Where the configuration comes from.
 #[derive(Debug, Clone, Args)]
 struct ConfigArgs {
@@ -97,9 +104,13 @@ impl ConfigArgs {
 
 /// Parses the arguments and runs the command.
 pub fn main() -> ExitCode {
-    match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+    let command = Cli::parse().command;
+    if !command.serves() {
         // Whoever reads our output has enough of it: `backstitch … | head`.
+        sigpipe::reset();
+    }
+    match run(command) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("backstitch: {error}");

@@ -12,6 +12,7 @@ mod estimate;
 mod feedback;
 mod learn;
 mod open;
+mod ranking;
 mod refresh;
 mod run;
 mod stream;

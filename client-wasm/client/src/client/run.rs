@@ -7,6 +7,7 @@ use backstitch_protocol::Problem;
 use backstitch_protocol::id::VersionId;
 
 use super::estimate::{added_ms, primary_ms, stage_of};
+use super::ranking::{named_places, ranked};
 use super::{Adapted, Cancelled, Client, Slot, check_cancelled};
 use crate::analysis::{FeatureVector, analyse};
 use crate::cost::Estimate;
@@ -15,15 +16,12 @@ use crate::library::{Library, Version};
 use crate::overlap::beside;
 use crate::port::Port;
 use crate::preprocessing::Prepared;
-use crate::report::{Considered, Lit, Ranked, RunCost, RunResult, Used};
+use crate::report::{Considered, Lit, RunCost, RunResult, Used};
 use crate::selection::{Candidate, Choice, CostLimit, Selection, select};
 use crate::session::{Compiled, Deadline, Plan, Ran, Reusable, Stage, Step, Stitched};
 
 /// Primaries that take longer let others go first, before they start and between segments.
 const LONG_MS: f64 = 50.0;
-
-/// Labels that a result names.
-const TOP: usize = 5;
 
 /// How to answer.
 #[derive(Clone, Debug, Default)]
@@ -368,12 +366,15 @@ struct Answered {
 impl Answered {
     fn report(self, live: &Adapted) -> Result<RunResult, Problem> {
         let catalog = &live.library.catalog;
+        let labels = &catalog.primary.labels;
         let output = self.ran.output.f32s()?.to_vec();
         let base_output =
             self.base.map(|ran| ran.output.f32s().map(<[f32]>::to_vec)).transpose()?;
         Ok(RunResult {
-            top: ranked(&catalog.primary.labels, &output),
-            base_top: base_output.as_ref().map(|output| ranked(&catalog.primary.labels, output)),
+            top: ranked(named_places(labels, &output, !self.used.is_empty()), &output),
+            base_top: base_output
+                .as_ref()
+                .map(|output| ranked(named_places(labels, output, false), output)),
             shape: self.ran.output.shape().to_vec(),
             output,
             base_output,
@@ -474,22 +475,4 @@ fn lit(library: &Library, plan: &Plan<'_>, chosen: &[&Offered<'_>]) -> Lit {
     active.dedup();
     let skipped = plan.skipped(session).into_iter().map(|s| session.segments()[s].name.clone());
     Lit { active, skipped: skipped.collect() }
-}
-
-/// The best labels by softmax.
-pub(super) fn ranked(labels: &[String], output: &[f32]) -> Vec<Ranked> {
-    if labels.len() != output.len() {
-        return Vec::new();
-    }
-    let top = output.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exponentials: Vec<f64> = output.iter().map(|v| f64::from(v - top).exp()).collect();
-    let sum: f64 = exponentials.iter().sum();
-    let mut order: Vec<usize> = (0..output.len()).collect();
-    order.sort_by(|a, b| output[*b].total_cmp(&output[*a]).then(a.cmp(b)));
-    let named = |index: usize| Ranked {
-        index,
-        label: labels[index].clone(),
-        score: exponentials[index] / sum,
-    };
-    order.into_iter().take(TOP).map(named).collect()
 }

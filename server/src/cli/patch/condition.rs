@@ -17,13 +17,13 @@ pub(super) struct Condition {
     #[arg(long, value_name = "DEGREES", allow_negative_numbers = true)]
     tilt: Option<f64>,
     /// Pictures: Gaussian blur of this deviation in pixels, before the contrast is lost.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = amount)]
     blur: Option<f64>,
     /// Pictures: the part of their contrast that is kept, before noise.
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = amount)]
     contrast: Option<f64>,
     /// Pictures: add Gaussian noise of this deviation (pixels are 0 to 1), then clip.
-    #[arg(long, value_name = "SIGMA")]
+    #[arg(long, value_name = "SIGMA", value_parser = amount)]
     noise: Option<f64>,
 }
 
@@ -83,6 +83,14 @@ impl Condition {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
     }
+}
+
+/// A number that is not below 0.
+fn amount(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|v| (0.0..f64::INFINITY).contains(v))
+        .ok_or_else(|| "give a number, at least 0".to_owned())
 }
 
 /// `tilt 25, noise 0.1`; `as they are` for none.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use backstitch_onnx::patch::{Cost, Manifest, Patch, PerformanceRow, Selector};
+use backstitch_onnx::patch::{Cost, Gain, Manifest, Patch, PerformanceRow, Selector};
 use clap::Args;
 use serde_json::json;
 
@@ -79,14 +79,22 @@ pub(super) fn run(command: &Evaluate) -> Outcome<()> {
         command.patches.iter().map(|p| files::read_patch(p)).collect::<Outcome<_>>()?;
     primary.check(&patches)?;
     let (for_fit, examples) = command.examples(&primary)?;
-    let selector =
+    let mut selector =
         for_fit.map(|examples| command.fit_selector(&primary, &patches, &examples)).transpose()?;
     if let Some(selector) = &selector {
-        let manifest =
-            Manifest { selector: Some(selector.clone()), ..patches[0].manifest().clone() };
-        patches[0] = with_manifest(&command.patches[0], &manifest)?;
+        command.select_by(&mut patches, selector)?;
     }
     let rows = command.rows(&primary, &patches, &examples)?;
+    if command.write && patches[0].manifest().selector.is_none() {
+        selector = wins_everywhere(&rows, Metric::of(&examples));
+        match &selector {
+            Some(selector) => command.select_by(&mut patches, selector)?,
+            None => eprintln!(
+                "{}: it does not win wherever it was measured, so clients stitch it only by name; --fit finds out when to choose it",
+                patches[0].manifest().name
+            ),
+        }
+    }
     let cost = match patches.as_slice() {
         [patch] => Some(measure(&primary, patch, download_bytes(&command.patches[0])?)?),
         _ => None,
@@ -106,7 +114,23 @@ pub(super) fn run(command: &Evaluate) -> Outcome<()> {
     }
 }
 
+/// The selector of a patch that wins in every row, whatever the input looks like: as much as where it wins least.
+fn wins_everywhere(rows: &[PerformanceRow], metric: Metric) -> Option<Selector> {
+    let whole = rows.iter().filter(|row| !row.slice.contains(", class "));
+    let intercept = whole.map(|row| metric.gain(row.base, row.patched)).reduce(f64::min)?;
+    (intercept > 0.0)
+        .then(|| Selector { gain: Gain { intercept, ..Gain::default() }, ..Selector::default() })
+}
+
 impl Evaluate {
+    /// Gives the one patch this selector, as its manifest will have it.
+    fn select_by(&self, patches: &mut [Patch], selector: &Selector) -> Outcome<()> {
+        let manifest =
+            Manifest { selector: Some(selector.clone()), ..patches[0].manifest().clone() };
+        patches[0] = with_manifest(&self.patches[0], &manifest)?;
+        Ok(())
+    }
+
     fn conditions(&self) -> Vec<Condition> {
         if self.slices.is_empty() { vec![self.condition] } else { self.slices.clone() }
     }

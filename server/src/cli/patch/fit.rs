@@ -89,7 +89,7 @@ fn scale(name: &str, slices: &[Slice]) -> (f64, f64) {
     (centre, mean(&squares).sqrt().max(1e-12))
 }
 
-/// What to take from the intercept so that the choices on these slices win most.
+/// What to take from the intercept so that the choices on these slices win most; nothing, where that wins as much.
 fn caution(gain: &Gain, slices: &[Slice]) -> f64 {
     let predicted: Vec<Vec<f64>> =
         slices.iter().map(|s| s.features.iter().map(|f| predict(gain, f)).collect()).collect();
@@ -103,7 +103,7 @@ fn caution(gain: &Gain, slices: &[Slice]) -> f64 {
         };
         slices.iter().zip(&predicted).map(of).sum()
     };
-    let mut best = (f64::NEG_INFINITY, 0.0);
+    let mut best = (worth(0.0), 0.0);
     // From never to always, in steps of the predictions themselves.
     let mut steps: Vec<f64> = predicted.iter().flatten().copied().collect();
     steps.sort_by(f64::total_cmp);
@@ -199,7 +199,8 @@ mod tests {
             let features = vec![FeatureVector::default(); gains.len()];
             fit(&[Slice { is_plain: true, features, gains }]).gain
         };
-        assert!(none(vec![1.0, 0.0, 1.0]).intercept > 0.0);
+        // As much as it wins: nothing is taken from a gain that chooses right.
+        assert!((none(vec![1.0, 0.0, 1.0]).intercept - 2.0 / 3.0).abs() < 1e-3);
         assert!(none(vec![-1.0, 0.0, -1.0]).intercept <= 0.0);
     }
 

@@ -76,6 +76,7 @@ pub(super) fn run(command: &Pack) -> Outcome<()> {
     }
     // Last: a folder whose library.json names a patch has it.
     packed.push(write(&command.out, "library.json", &json_bytes(&library)?)?);
+    notes(&primary, &library, &patches);
     let weights: BTreeMap<&str, Digest> =
         patches.iter().map(|p| (p.manifest().name.as_str(), p.weights_digest())).collect();
     if command.json {
@@ -92,6 +93,29 @@ pub(super) fn run(command: &Pack) -> Outcome<()> {
         command.out.display()
     );
     Ok(())
+}
+
+/// Says what its author may not expect of the library.
+fn notes(primary: &Primary, library: &LibraryDescriptor, patches: &[Patch]) {
+    for manifest in patches.iter().map(Patch::manifest).filter(|m| m.selector.is_none()) {
+        eprintln!(
+            "note: {} has no selector, so clients stitch it only by name; `backstitch patch eval --write` gives it one",
+            manifest.name
+        );
+    }
+    if primary.shown != primary.output {
+        eprintln!(
+            "note: `{}` is no output of the primary's file; the library answers with `{}`",
+            primary.output, primary.shown
+        );
+    }
+    let places = primary.shapes.get(&primary.shown).and_then(|(_, shape)| shape.last());
+    let labels = library.primary.labels.len();
+    if let Some(places) = places.filter(|places| labels > 0 && labels != **places) {
+        eprintln!(
+            "note: {labels} labels name the first of {places} places; the primary alone is shown without"
+        );
+    }
 }
 
 impl Pack {

@@ -260,6 +260,13 @@ impl Train {
             }),
         );
         manifest.provenance = Some(Json::Object(provenance));
+        if trained.best_epoch > 0 && !manifest.performance.is_empty() {
+            manifest.performance.clear();
+            eprintln!(
+                "{}: what was measured with the weights before is taken out of the manifest; measure again with patch eval --write",
+                manifest.name
+            );
+        }
         if !labels.is_empty() && labels != primary.labels {
             let answering = manifest.attachments.iter().find(|a| a.site() == primary.output);
             if let Some(attachment) = answering {
