@@ -80,9 +80,14 @@ impl Residence {
         model: Model,
         dims: Dims,
     ) -> Result<Resident<Program>, Problem> {
-        let program = self.resident(move || Ok(Program::compile(&model, &dims)?));
+        let program = self.program_when_needed(model, dims);
         program.take()?;
         Ok(program)
+    }
+
+    /// A model, compiled when it is first run.
+    pub fn program_when_needed(self: &Arc<Self>, model: Model, dims: Dims) -> Resident<Program> {
+        self.resident(move || Ok(Program::compile(&model, &dims)?))
     }
 
     /// A thing that is made when it is first needed.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use backstitch_protocol::Problem;
 
-use super::trainer::{Activation, Score, Trainer};
+use super::judging::Score;
+use super::trainer::{Activation, Trainer};
 
 /// Scores of both, and how sure the difference is.
 #[derive(Clone, Copy, Debug, PartialEq)]

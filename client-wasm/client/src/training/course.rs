@@ -8,7 +8,8 @@ use backstitch_protocol::problem::Code;
 use serde::{Deserialize, Serialize};
 
 use super::descent::{Descent, Pace, Place};
-use super::trainer::{Activation, Score, Trainer};
+use super::judging::Score;
+use super::trainer::{Activation, Trainer};
 
 /// Bytes of a digest, which a checkpoint begins with.
 const DIGEST_BYTES: usize = 32;

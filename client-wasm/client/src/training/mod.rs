@@ -7,14 +7,16 @@
 mod comparison;
 mod course;
 mod descent;
+mod judging;
 mod rule;
 mod trainer;
 
 pub use comparison::Comparison;
 pub use course::{Course, Header};
 pub use descent::{Descent, Pace};
-pub(crate) use trainer::argmax;
-pub use trainer::{Activation, Judged, Score, Trainer};
+pub(crate) use judging::argmax;
+pub use judging::{Judged, Score};
+pub use trainer::{Activation, Trainer};
 
 #[cfg(test)]
 mod tests;

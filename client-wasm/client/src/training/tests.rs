@@ -232,3 +232,34 @@ fn arbitrary_bytes_are_no_checkpoint() {
         assert!(Header::read(&body).is_none() && Header::read(&signed).is_none());
     }
 }
+
+/// The same judgement with every example in a run of its own.
+fn one_by_one(trainer: &Trainer, examples: &[&Activation], weights: &[Vec<f32>]) -> Vec<Judged> {
+    let one = |example: &&Activation| trainer.judge(&[*example], weights).unwrap()[0];
+    examples.iter().map(one).collect()
+}
+
+#[test]
+fn a_batch_is_judged_as_its_examples_are_one_by_one() {
+    let (library, trainer) = style();
+    let batch = trainer.batch();
+    assert!(batch > 8 && trainer.answer.together.is_some());
+    let examples = golden_examples(&trainer);
+    let start = trainer.weights_of(&[&library.patches[2]]).unwrap();
+    let all: Vec<&Activation> = (0..3 * batch).map(|i| &*examples[i % examples.len()]).collect();
+    for count in [0, 1, batch / 4, batch - 1, batch, batch + 1, 2 * batch + batch / 2] {
+        let judged = trainer.judge(&all[..count], &start).unwrap();
+        let expected = one_by_one(&trainer, &all[..count], &start);
+        assert_eq!(judged.len(), count);
+        for (got, want) in judged.iter().zip(&expected) {
+            assert!((got.loss - want.loss).abs() < 1e-4 * want.loss.abs().max(1.0), "{count}");
+            assert_eq!(got.right, want.right, "{count}");
+        }
+        let shares = trainer.shares(&all[..count], &start).unwrap();
+        assert!(shares.iter().all(|s| (s.iter().sum::<f64>() - 1.0).abs() < 1e-9));
+    }
+    // Not all are the same, so a row that was mistaken for another would show.
+    let losses: std::collections::BTreeSet<u64> =
+        one_by_one(&trainer, &all, &start).iter().map(|j| (j.loss * 1e6) as u64).collect();
+    assert_eq!(losses.len(), examples.len());
+}

@@ -10,8 +10,8 @@ use backstitch_onnx::stitch::stitch;
 use backstitch_onnx::{DType, Dim, Dims, Model, Program, Shapes, Tensor, Value};
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
-use serde::Serialize;
 
+use super::judging::AnswerPrograms;
 use crate::examples::{Example, Target};
 use crate::residence::Resident;
 use crate::session::{Session, feed};
@@ -22,43 +22,8 @@ const MAX_BATCH: usize = 256;
 /// What the gradient graph reads of one example: the frozen tensors at the border to the trainable part.
 #[derive(Clone, Debug)]
 pub struct Activation {
-    tensors: Vec<Tensor>,
-    target: Target,
-}
-
-/// How good weights are on some examples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Score {
-    /// The mean loss.
-    pub loss: f64,
-    /// The share of right answers; for targets that are no classes, 0.
-    pub accuracy: f64,
-    /// Examples.
-    pub n: usize,
-}
-
-/// One example's loss, and whether its answer is right.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Judged {
-    /// Its loss.
-    pub loss: f64,
-    /// Whether the largest score is that of its class; for targets that are no classes, never.
-    pub right: bool,
-}
-
-impl Score {
-    pub(super) fn of(judged: &[Judged]) -> Self {
-        let n = judged.len();
-        let mean = |sum: f64| if n == 0 { 0.0 } else { sum / n as f64 };
-        let right = judged.iter().filter(|j| j.right).count();
-        Self { loss: mean(judged.iter().map(|j| j.loss).sum()), accuracy: mean(right as f64), n }
-    }
-
-    /// More right answers, or as many at a lower loss.
-    pub fn is_better_than(&self, other: &Self) -> bool {
-        self.accuracy > other.accuracy
-            || (self.accuracy == other.accuracy && self.loss < other.loss)
-    }
+    pub(super) tensors: Vec<Tensor>,
+    pub(super) target: Target,
 }
 
 /// Everything compiled that training a set of patches needs.
@@ -67,7 +32,7 @@ pub struct Trainer {
     pub(super) training: Training,
     pub(super) parameters: Vec<Parameter>,
     pub(super) batch: usize,
-    loss: Loss,
+    pub(super) loss: Loss,
     /// The type of the model's input.
     input: Option<DType>,
     prefix: Option<Resident<Program>>,
@@ -75,9 +40,8 @@ pub struct Trainer {
     border: Vec<Border>,
     /// Inputs: border, target, weights. Outputs: loss, gradients.
     step: Resident<Program>,
-    /// Inputs: border, weights. Output: the answer.
-    answer: Resident<Program>,
-    answer_shape: Vec<usize>,
+    pub(super) answer: AnswerPrograms,
+    pub(super) answer_shape: Vec<usize>,
 }
 
 /// A trainable tensor.
@@ -151,6 +115,8 @@ impl Trainer {
         let border = border(&suffix, &one, &many, batch)?;
         let program = |model: Model, dims: Dims| session.residence().program(model, dims);
         let own = |model: &Model| dims_of(model, &one);
+        let is_batched = many.get(output).is_some_and(|(_, s)| s.first() == Some(&batch));
+        let together = (batch > 1 && is_batched).then(|| suffix.clone());
         let prefix = prefix.map(|p| (own(&p), p)).map(|(d, p)| program(p, d)).transpose()?;
         let objective = Objective { loss, output, trainable: &trainable };
         let gradient = differentiate(&suffix, &objective, &dims_of(&suffix, &many))?;
@@ -158,7 +124,15 @@ impl Trainer {
         gradient_dims
             .extend(target_dims(loss, output, &many).map(|dims| ("target".to_owned(), dims)));
         answer.graph.promote(&trainable)?;
-        let answer_dims = own(&answer);
+        let one_by_one = program(answer.clone(), own(&answer))?;
+        let together = match together {
+            Some(mut answer) => {
+                answer.graph.promote(&trainable)?;
+                let dims = dims_of(&answer, &many);
+                Some(session.residence().program_when_needed(answer, dims))
+            }
+            None => None,
+        };
         Ok(Self {
             training,
             parameters,
@@ -168,7 +142,7 @@ impl Trainer {
             prefix,
             border,
             step: program(gradient, gradient_dims)?,
-            answer: program(answer, answer_dims)?,
+            answer: AnswerPrograms { one_by_one, together },
             answer_shape: session.output().1.to_vec(),
         })
     }
@@ -217,69 +191,12 @@ impl Trainer {
         examples: &[&Activation],
         weights: &[Vec<f32>],
     ) -> Result<(f32, Vec<Value>), Problem> {
-        let mut fed = Vec::with_capacity(self.border.len() + 1 + weights.len());
-        for (index, border) in self.border.iter().enumerate() {
-            fed.push(self.stack(examples, index, border)?);
-        }
+        let mut fed = self.stacked(examples)?;
         fed.extend(self.targets(examples)?);
-        for (parameter, values) in self.parameters.iter().zip(weights) {
-            fed.push(Value::f32(&parameter.shape, values)?);
-        }
+        fed.extend(self.packed(weights)?);
         let mut outputs = self.step.take()?.run_ordered(&fed)?.into_iter();
         let loss = outputs.next().map(|l| l.f32s().map(|v| v[0])).transpose()?.unwrap_or(f32::NAN);
         Ok((loss, outputs.collect()))
-    }
-
-    /// How good these weights are on these examples.
-    pub fn score(&self, examples: &[&Activation], weights: &[Vec<f32>]) -> Result<Score, Problem> {
-        Ok(Score::of(&self.judge(examples, weights)?))
-    }
-
-    /// The answer to each example as shares of the classes: its softmax.
-    pub fn shares(
-        &self,
-        examples: &[&Activation],
-        weights: &[Vec<f32>],
-    ) -> Result<Vec<Vec<f64>>, Problem> {
-        self.answers(examples, weights, |_, answer| softmax(answer))
-    }
-
-    /// The loss and the verdict of each example.
-    pub fn judge(
-        &self,
-        examples: &[&Activation],
-        weights: &[Vec<f32>],
-    ) -> Result<Vec<Judged>, Problem> {
-        self.answers(examples, weights, |target, answer| Judged {
-            loss: loss_of(self.loss, answer, target),
-            right: matches!(target, Target::Class(c) if argmax(answer) == Some(*c)),
-        })
-    }
-
-    /// What `read` makes of each example's target and answer.
-    fn answers<T>(
-        &self,
-        examples: &[&Activation],
-        weights: &[Vec<f32>],
-        read: impl Fn(&Target, &[f32]) -> T,
-    ) -> Result<Vec<T>, Problem> {
-        let mut values = Vec::with_capacity(weights.len());
-        for (parameter, numbers) in self.parameters.iter().zip(weights) {
-            values.push(Value::f32(&parameter.shape, numbers)?);
-        }
-        let program = self.answer.take()?;
-        let answer = |example: &&Activation| {
-            let mut fed: Vec<Value> = example
-                .tensors
-                .iter()
-                .map(Value::try_from)
-                .collect::<backstitch_onnx::Result<_>>()?;
-            fed.extend(values.iter().cloned());
-            let answer = program.run_ordered(&fed)?;
-            let answer = answer.first().map(Value::f32s).transpose()?.unwrap_or_default();
-            Ok(read(&example.target, answer))
-        };
-        examples.iter().map(answer).collect()
     }
 
     /// The patches' current trainable tensors, in parameter order.
@@ -311,6 +228,18 @@ impl Trainer {
         Ok(patch.with_weights(tensors.collect::<backstitch_onnx::Result<_>>()?)?)
     }
 
+    /// The weights as the engine reads them.
+    pub(super) fn packed(&self, weights: &[Vec<f32>]) -> Result<Vec<Value>, Problem> {
+        let pairs = self.parameters.iter().zip(weights);
+        pairs.map(|(parameter, values)| Ok(Value::f32(&parameter.shape, values)?)).collect()
+    }
+
+    /// The border of a whole batch of at most so many examples.
+    pub(super) fn stacked(&self, examples: &[&Activation]) -> Result<Vec<Value>, Problem> {
+        let borders = self.border.iter().enumerate();
+        borders.map(|(index, border)| self.stack(examples, index, border)).collect()
+    }
+
     fn stack(
         &self,
         examples: &[&Activation],
@@ -322,7 +251,7 @@ impl Trainer {
             return Ok(Value::try_from(first)?);
         }
         let mut shape = border.shape.clone();
-        // A short batch is filled up; the targets say which rows count.
+        // A short batch is filled up; the targets, or who asks, say which rows count.
         let rows = (0..self.batch).map(|row| &examples[row % examples.len()].tensors[index]);
         if let Some(rows) = shape.first_mut() {
             *rows = self.batch;
@@ -392,13 +321,6 @@ impl Parameter {
     }
 }
 
-fn softmax(answer: &[f32]) -> Vec<f64> {
-    let top = answer.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = answer.iter().map(|v| f64::from(v - top).exp()).collect();
-    let total: f64 = powers.iter().sum();
-    powers.iter().map(|power| power / total).collect()
-}
-
 /// Trainable tensors in the order that client and server share: patches as given, names in byte order.
 fn parameters(patches: &[&Patch]) -> Vec<Parameter> {
     let of = |patch: &&Patch| {
@@ -455,42 +377,5 @@ fn target_dims(loss: Loss, output: &str, many: &Shapes) -> Option<Vec<usize>> {
         Loss::SoftmaxCrossEntropy => shape.first().map(|rows| vec![*rows]),
         _ if *dtype == DType::F32 => Some(shape.clone()),
         _ => None,
-    }
-}
-
-/// Index of the largest number; of the first where several are equal.
-pub(crate) fn argmax(values: &[f32]) -> Option<usize> {
-    values
-        .iter()
-        .enumerate()
-        .fold(None, |best: Option<(usize, f32)>, (i, v)| match best {
-            Some((_, top)) if *v <= top || v.is_nan() => best,
-            _ => Some((i, *v)),
-        })
-        .map(|(i, _)| i)
-}
-
-/// The loss of one example, in f64; the same as the gradient graph's.
-fn loss_of(loss: Loss, answer: &[f32], target: &Target) -> f64 {
-    let numbers = || answer.iter().map(|v| f64::from(*v));
-    let top = numbers().fold(f64::NEG_INFINITY, f64::max);
-    let normaliser = top + numbers().map(|v| (v - top).exp()).sum::<f64>().ln();
-    let count = answer.len().max(1) as f64;
-    match (loss, target) {
-        (Loss::SoftmaxCrossEntropy, Target::Class(class)) => {
-            normaliser - answer.get(*class).map_or(f64::NAN, |v| f64::from(*v))
-        }
-        (Loss::Entropy, _) => {
-            -numbers().map(|v| (v - normaliser).exp() * (v - normaliser)).sum::<f64>()
-        }
-        (Loss::SigmoidCrossEntropy, Target::Values(wanted)) => {
-            let one =
-                |(v, t): (f64, &f32)| v.max(0.0) - v * f64::from(*t) + (-v.abs()).exp().ln_1p();
-            numbers().zip(wanted).map(one).sum::<f64>() / count
-        }
-        (_, Target::Values(wanted)) => {
-            numbers().zip(wanted).map(|(v, t)| (v - f64::from(*t)).powi(2)).sum::<f64>() / count
-        }
-        _ => f64::NAN,
     }
 }
