@@ -6,6 +6,7 @@ mod recordings;
 mod texts;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io::Read as _;
 
 use backstitch_protocol::Problem;
@@ -28,6 +29,24 @@ const UNPACKED: u64 = 256 << 20;
 
 /// Reads a file of the library.
 pub type Files<'a> = dyn Fn(&str) -> Result<Cow<'static, [u8]>, Problem> + 'a;
+
+/// What held-out clients are for. Nobody is in both parts, and neither ever trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Settings are chosen by what they bring to these.
+    Tuning,
+    /// These say how good the chosen settings are; no choice looks at them.
+    Judging,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tuning => "tuning",
+            Self::Judging => "judging",
+        })
+    }
+}
 
 /// All clients of a library's task.
 pub struct Population {
@@ -106,12 +125,13 @@ impl Population {
         }
     }
 
-    /// Clients who never train. Nothing of theirs is in anything that trains.
-    pub fn held_out(&self, seed: u64) -> Result<Vec<Person>, Problem> {
+    /// Clients who never train. Nothing of theirs is in anything that trains. Where the library names nobody for
+    /// tuning, that part is empty.
+    pub fn held_out(&self, part: Part, seed: u64) -> Result<Vec<Person>, Problem> {
         match &self.source {
-            Source::Pictures(pictures) => pictures.held_out(seed),
-            Source::Texts(texts) => texts.held_out(seed),
-            Source::Recordings(recordings) => recordings.held_out(seed),
+            Source::Pictures(pictures) => pictures.held_out(part, seed),
+            Source::Texts(texts) => texts.held_out(part, seed),
+            Source::Recordings(recordings) => recordings.held_out(part, seed),
         }
     }
 }
@@ -144,11 +164,18 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../onnx/models").join(library)
     }
 
-    fn population(library: &str) -> Population {
+    fn description(library: &str) -> String {
+        std::fs::read_to_string(folder(library).join(FILE)).unwrap()
+    }
+
+    fn read(library: &str, description: &str) -> Result<Population, Problem> {
         let folder = folder(library);
-        let description = std::fs::read(folder.join(FILE)).unwrap();
         let files = |path: &str| Ok(Cow::from(std::fs::read(folder.join(path)).unwrap()));
-        Population::read(&description, &files).unwrap()
+        Population::read(description.as_bytes(), &files)
+    }
+
+    fn population(library: &str) -> Population {
+        read(library, &description(library)).unwrap()
     }
 
     /// Inputs that stand in both.
@@ -171,8 +198,11 @@ mod tests {
             assert!(count >= 40, "{library}: {count}");
             let clients: Vec<Person> =
                 (0..count).map(|number| population.client(number, 1).unwrap()).collect();
-            let held_out = population.held_out(1).unwrap();
-            assert!(held_out.len() >= 10, "{library}");
+            let [tuning, judging] =
+                [Part::Tuning, Part::Judging].map(|part| population.held_out(part, 1).unwrap());
+            assert!(tuning.len() >= 10 && judging.len() >= 10, "{library}");
+            assert_eq!(shared(&tuning, &judging), 0, "{library}: tuned on who judges");
+            let held_out: Vec<Person> = tuning.into_iter().chain(judging).collect();
             let least = clients.iter().map(|c| c.examples().len()).min().unwrap();
             assert!(least >= 4, "{library}: a client has {least} examples");
             assert_eq!(shared(&clients, &held_out), 0, "{library}");
@@ -184,6 +214,17 @@ mod tests {
                 assert_eq!(next.examples(), again.examples(), "{library}: not from the start");
             }
         }
+    }
+
+    #[test]
+    fn nobody_tunes_who_trains_and_without_a_word_nobody_tunes() {
+        let described = description("motion");
+        let refused = read("motion", &described.replace("   9\n", "   1\n")).err().unwrap();
+        assert!(refused.detail().contains("person 1"), "{refused}");
+        let nobody = described.replace("   9\n", "");
+        let nobody = read("motion", &nobody).unwrap();
+        let count = |part| nobody.held_out(part, 1).unwrap().len();
+        assert_eq!((count(Part::Tuning), count(Part::Judging)), (0, 32));
     }
 
     #[test]

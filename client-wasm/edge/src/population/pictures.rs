@@ -5,7 +5,7 @@ use backstitch_client::random::SplitMix;
 use backstitch_protocol::Problem;
 use serde::Deserialize;
 
-use super::{Files, bad, generator};
+use super::{Files, Part, bad, generator};
 use crate::data::Pictures;
 use crate::person::{Person, turned};
 use crate::sampling::lognormal;
@@ -20,6 +20,9 @@ pub(super) struct Description {
     images: String,
     labels: String,
     held_out: HeldOut,
+    /// Of the pictures held out, how many, from the first, only choose settings.
+    #[serde(default)]
+    tuning: usize,
     split: Split,
 }
 
@@ -49,13 +52,14 @@ enum Split {
 
 pub(super) struct PictureClients {
     training: Pictures,
-    held_out: Pictures,
+    tuning: Pictures,
+    judging: Pictures,
     split: Split,
 }
 
 impl PictureClients {
     pub(super) fn read(described: Description, files: &Files<'_>) -> Result<Self, Problem> {
-        let Description { images, labels, held_out, split } = described;
+        let Description { images, labels, held_out, tuning, split } = described;
         let read = |images: &str, labels: &str| Pictures::read(&files(images)?, &files(labels)?);
         let all = read(&images, &labels)?;
         let (training, held_out) = match held_out {
@@ -70,12 +74,13 @@ impl PictureClients {
             Split::Shards { clients, each } => clients * each,
             Split::Iid { clients } | Split::PowerLaw { clients } => clients,
         };
-        match wanted > 0 && training.len() >= wanted && held_out.len() >= wanted.min(JUDGING) {
-            true => Ok(Self { training, held_out, split }),
+        let (tuning, judging) = held_out.split(tuning);
+        match wanted > 0 && training.len() >= wanted && judging.len() >= wanted.min(JUDGING) {
+            true => Ok(Self { training, tuning, judging, split }),
             false => Err(bad(format!(
                 "{} pictures to train and {} to judge are not enough for the clients",
                 training.len(),
-                held_out.len()
+                judging.len()
             ))),
         }
     }
@@ -102,8 +107,11 @@ impl PictureClients {
         upright(&self.training, &pictures, own)
     }
 
-    pub(super) fn held_out(&self, seed: u64) -> Result<Vec<Person>, Problem> {
-        let held = &self.held_out;
+    pub(super) fn held_out(&self, part: Part, seed: u64) -> Result<Vec<Person>, Problem> {
+        let (held, seed) = match part {
+            Part::Tuning => (&self.tuning, seed.rotate_left(32)),
+            Part::Judging => (&self.judging, seed),
+        };
         let all: Vec<usize> = (0..held.len()).collect();
         match self.split {
             Split::Tilted { examples, concentration } => (0..held.len() / examples)

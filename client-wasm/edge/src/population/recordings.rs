@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::{Files, bad, generator, unpacked};
+use super::{Files, Part, bad, generator, unpacked};
 use crate::node::Labelled;
 use crate::person::Person;
 use crate::sampling::normal;
@@ -28,6 +28,9 @@ pub(super) struct Description {
     window: usize,
     stride: usize,
     turn: Turn,
+    /// Of the people held out, those who only choose settings.
+    #[serde(default)]
+    tuning: Vec<u32>,
 }
 
 /// How a sensor of three axes sits in a session: turned about its first axis by a normal number of degrees.
@@ -64,7 +67,8 @@ type Session = Vec<(Vec<f32>, usize)>;
 
 pub(super) struct RecordingClients {
     training: Vec<Session>,
-    held_out: Vec<Session>,
+    tuning: Vec<Session>,
+    judging: Vec<Session>,
     shape: Vec<usize>,
     turn: Turn,
 }
@@ -73,9 +77,14 @@ impl RecordingClients {
     pub(super) fn read(described: Description, files: &Files<'_>) -> Result<Self, Problem> {
         let path = &described.file;
         let file: File = unpacked(path, &files(path)?)?;
-        let Description { sessions, window, stride, turn, .. } = described;
+        let Description { sessions, window, stride, turn, tuning, .. } = described;
         if file.format != 1 || file.channels == 0 || !file.channels.is_multiple_of(AXES) {
             return Err(bad(format!("{path} is not format 1 with sensors of {AXES} axes")));
+        }
+        if let Some(trains) = tuning.iter().find(|person| !file.held_out.contains(person)) {
+            return Err(bad(format!(
+                "tuning names person {trains}, whom {path} does not hold out"
+            )));
         }
         if sessions == 0 || window == 0 || stride == 0 {
             return Err(bad("sessions, window and stride must be at least 1".to_owned()));
@@ -96,12 +105,15 @@ impl RecordingClients {
         let found = found.into_iter().filter(|(_, session)| !session.is_empty());
         let (held_out, training): (Vec<_>, Vec<_>) =
             found.partition(|((person, ..), _)| file.held_out.contains(person));
+        let (tuning, judging): (Vec<_>, Vec<_>) =
+            held_out.into_iter().partition(|((person, ..), _)| tuning.contains(person));
         let sessions = |found: Vec<(_, Session)>| found.into_iter().map(|(_, own)| own).collect();
         match training.is_empty() {
             true => Err(bad(format!("{path} has no session that trains"))),
             false => Ok(Self {
                 training: sessions(training),
-                held_out: sessions(held_out),
+                tuning: sessions(tuning),
+                judging: sessions(judging),
                 shape: vec![window, file.channels],
                 turn,
             }),
@@ -118,9 +130,13 @@ impl RecordingClients {
         self.person(&self.training[number], generator(seed, number))
     }
 
-    pub(super) fn held_out(&self, seed: u64) -> Result<Vec<Person>, Problem> {
-        let sessions = self.held_out.iter().enumerate();
-        sessions.map(|(at, own)| self.person(own, generator(!seed, at))).collect()
+    pub(super) fn held_out(&self, part: Part, seed: u64) -> Result<Vec<Person>, Problem> {
+        let (sessions, seed) = match part {
+            Part::Tuning => (&self.tuning, !seed.rotate_left(32)),
+            Part::Judging => (&self.judging, !seed),
+        };
+        let sessions = sessions.iter().enumerate();
+        sessions.map(|(at, own)| self.person(own, generator(seed, at))).collect()
     }
 
     fn person(&self, session: &Session, seed: u64) -> Result<Person, Problem> {

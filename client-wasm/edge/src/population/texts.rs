@@ -4,7 +4,7 @@ use backstitch_client::input::Input;
 use backstitch_protocol::Problem;
 use serde::Deserialize;
 
-use super::{Files, bad, generator, unpacked};
+use super::{Files, Part, bad, generator, unpacked};
 use crate::node::Labelled;
 use crate::person::Person;
 
@@ -25,17 +25,19 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Client {
-    /// Only the file's readers look at it.
-    #[serde(rename = "name")]
-    _name: String,
+    name: String,
     held_out: bool,
+    /// Of those held out, who only chooses settings.
+    #[serde(default)]
+    tunes: bool,
     /// Each a text and its class.
     examples: Vec<(String, usize)>,
 }
 
 pub(super) struct TextClients {
     training: Vec<Vec<Labelled>>,
-    held_out: Vec<Vec<Labelled>>,
+    tuning: Vec<Vec<Labelled>>,
+    judging: Vec<Vec<Labelled>>,
 }
 
 impl TextClients {
@@ -45,15 +47,23 @@ impl TextClients {
         if format != 1 {
             return Err(bad(format!("{path}: format {format} is not 1")));
         }
-        let (mut training, mut held_out) = (Vec::new(), Vec::new());
+        let (mut training, mut tuning, mut judging) = (Vec::new(), Vec::new(), Vec::new());
         for client in clients {
+            let part = match (client.held_out, client.tunes) {
+                (false, false) => &mut training,
+                (true, true) => &mut tuning,
+                (true, false) => &mut judging,
+                (false, true) => {
+                    return Err(bad(format!("{path}: {} trains and tunes", client.name)));
+                }
+            };
             let labelled = |(text, class)| Ok(Labelled { input: Input::text(text)?, class });
             let own = client.examples.into_iter().map(labelled).collect::<Result<_, Problem>>()?;
-            if client.held_out { &mut held_out } else { &mut training }.push(own);
+            part.push(own);
         }
         match training.is_empty() {
             true => Err(bad(format!("{path} has no client that trains"))),
-            false => Ok(Self { training, held_out }),
+            false => Ok(Self { training, tuning, judging }),
         }
     }
 
@@ -66,7 +76,11 @@ impl TextClients {
         Ok(Person::new(own, generator(seed, number)))
     }
 
-    pub(super) fn held_out(&self, seed: u64) -> Result<Vec<Person>, Problem> {
-        Ok(self.held_out.iter().map(|own| Person::new(own.clone(), seed)).collect())
+    pub(super) fn held_out(&self, part: Part, seed: u64) -> Result<Vec<Person>, Problem> {
+        let held_out = match part {
+            Part::Tuning => &self.tuning,
+            Part::Judging => &self.judging,
+        };
+        Ok(held_out.iter().map(|own| Person::new(own.clone(), seed)).collect())
     }
 }

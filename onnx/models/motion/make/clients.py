@@ -3,7 +3,8 @@
     python3 make/clients.py --packages DIR      # after train.py; half a minute
 
 Ten people are too few for an honest cohort, so a client is a session: one eighth of the recordings of one arm of one person.
-People are still left out whole: the sessions of people 9 and 10, whom the primary has not seen either, are held out. In each
+People are still left out whole: the sessions of people 9 and 10, whom the primary has not seen either, are held out. Settings
+are chosen on person 9 (`federated.json`, `../tune.py`), person 10 judges; `left_out.py` lets each of the others judge too. In each
 session the watch sits turned about the forearm by an angle of its own; `federated.json` says how far. What a session is and
 how it is turned is done where the file is read, so that `data/clients.json.gz` holds the recordings as they are.
 
@@ -39,13 +40,21 @@ def main():
     held = {i.name: numpy_helper.to_array(i) for i in onnx.load_from_string(made).graph.initializer}
     names = ["features.shift", "features.scale", "hidden.weight", "hidden.bias", "head.weight", "head.bias"]
     model = primary.Primary(*[held[name] for name in names])
-    known, _ = dataset.table([r for r in found if r.person not in NEW_PEOPLE], 64)
-    shift, project = directions(np.maximum(model.features(known) @ model.w1 + model.b1, 0))
-    patch = graph(shift, project).SerializeToString()
+    patch, project = fitted(model, [r for r in found if r.person not in NEW_PEOPLE])
     write("patches/turned-watch/patch.onnx", patch)
     write_json("patches/turned-watch/patch.json", manifest(made, project, patch))
-    packed = json.dumps(clients(found), separators=(",", ":")).encode()
-    write("data/clients.json.gz", gzip.compress(packed, 9, mtime=0))
+    pack(FOLDER / "data/clients.json.gz", clients(found))
+
+
+def pack(path, value):
+    path.write_bytes(gzip.compress(json.dumps(value, separators=(",", ":")).encode(), 9, mtime=0))
+
+
+def fitted(model, known):
+    """The patch for a primary, from the recordings that it knows; and its projection."""
+    hidden = np.maximum(model.features(dataset.table(known, 64)[0]) @ model.w1 + model.b1, 0)
+    shift, project = directions(hidden)
+    return graph(shift, project).SerializeToString(), project
 
 
 def directions(hidden):
@@ -58,7 +67,7 @@ def directions(hidden):
     return mean, vectors / np.sqrt(values)
 
 
-def clients(found):
+def clients(found, held_out=NEW_PEOPLE):
     """All recordings as whole thousandths of the watch's units."""
     each = [
         {
@@ -69,7 +78,7 @@ def clients(found):
         }
         for r in sorted(found, key=lambda r: (r.person, r.arm, r.label))
     ]
-    return {"format": 1, "channels": len(dataset.CHANNELS), "scale": 0.001, "held_out": NEW_PEOPLE, "recordings": each}
+    return {"format": 1, "channels": len(dataset.CHANNELS), "scale": 0.001, "held_out": held_out, "recordings": each}
 
 
 def graph(shift, project):
@@ -107,7 +116,7 @@ def manifest(made, project, patch):
             {"mode": "parallel", "inputs": {"h": "hidden.positive"}, "output": {"dlogits": "logits"}, "scale": 1.0}
         ],
         "trainable": ["bridge.weight", "bridge.bias"],
-        "training": {"loss": "softmax_cross_entropy", "learning_rate": 1.0, "batch": 16, "epochs": 2, "clip_norm": 0.5},
+        "training": {"loss": "softmax_cross_entropy", "learning_rate": 1.0, "batch": 16, "epochs": 2, "clip_norm": 1.0},
         "selector": {"requires": [], "gain": {"intercept": 0.02, "weights": {}}},
         "io": {
             "inputs": {"h": {"dtype": "float32", "shape": ["N", width]}},

@@ -232,7 +232,7 @@ def task():
         "name": "turned-watch",
         "patches": ["turned-watch"],
         "goal": 64,
-        "clip_norm": 0.5,
+        "clip_norm": 1.0,
         "noise_multiplier": 3.6,
         "max_participations": 8,
         "period_days": 30,
@@ -240,7 +240,7 @@ def task():
         "epsilon": 4.0,
         "delta": 1e-6,
         "server_learning_rate": 1.0,
-        "server_momentum": 0.5,
+        "server_momentum": 0.0,
     }
 
 

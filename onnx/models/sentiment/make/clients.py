@@ -3,7 +3,7 @@
     python3 make/clients.py --packages DIR      # after train.py; a minute on one core
 
 A client is a film: its viewers' sentences, eight or more, from the training part. Films differ in what is said of them and in
-their share of praise. The films of the test part are held out whole. `data/clients.json.gz` lists both.
+their share of praise. Other films are held out whole: some choose settings, the others judge. `data/clients.json.gz` lists all.
 
 The patch pools the tokens as the patch `products` does, which was never tuned to films, projects that onto the 16 strongest
 directions of sentences that are not about films, and adds a trainable number of them to the pooled head's answer: 17 numbers
@@ -141,7 +141,7 @@ def manifest(made):
         "primary": films["primary"],
         "attachments": films["attachments"],
         "trainable": ["mood.weight", "mood.bias"],
-        "training": {"loss": "softmax_cross_entropy", "learning_rate": 0.5, "batch": 16, "epochs": 2, "clip_norm": 0.3},
+        "training": {"loss": "softmax_cross_entropy", "learning_rate": 1.0, "batch": 16, "epochs": 2, "clip_norm": 0.6},
         "selector": films["selector"],
         "io": films["io"],
         "cost": {
@@ -161,14 +161,18 @@ def manifest(made):
 
 
 def clients(found):
+    """Who trains, who only chooses settings, and who judges: half of the films of the test part choose, the other half and all
+    films of the tuning part judge."""
     films = defaultdict(list)
     for sentence in found:
         if sentence.set == "films":
             films[sentence.part, sentence.group].append([sentence.text, sentence.label])
+    tests = sorted(name for part, name in films if part == "test")
+    chooses = set(tests[::2])
     each = [
-        {"name": name, "held_out": part == "test", "examples": own}
+        {"name": name, "held_out": part != "train", "tunes": part == "test" and name in chooses, "examples": own}
         for (part, name), own in sorted(films.items())
-        if part == "test" or (part == "train" and len(own) >= SMALLEST)
+        if part != "train" or len(own) >= SMALLEST
     ]
     return {"format": 1, "clients": each}
 

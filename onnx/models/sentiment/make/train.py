@@ -293,7 +293,7 @@ def task():
         "name": "filmgoers",
         "patches": ["filmgoers"],
         "goal": 64,
-        "clip_norm": 0.3,
+        "clip_norm": 0.6,
         "noise_multiplier": 2.54,
         "max_participations": 4,
         "period_days": 30,
@@ -301,7 +301,7 @@ def task():
         "epsilon": 4.0,
         "delta": 1e-6,
         "server_learning_rate": 1.0,
-        "server_momentum": 0.5,
+        "server_momentum": 0.0,
     }
 
 

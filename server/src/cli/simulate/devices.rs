@@ -49,9 +49,12 @@ impl Material {
         Ok(material)
     }
 
-    /// Those that train and those that judge together.
+    /// Those that train and those that judge together, each once.
     pub(super) fn all(&self) -> Vec<Arc<Activation>> {
-        self.training.iter().chain(&self.judging).cloned().collect()
+        let apart = |example: &&Arc<Activation>| {
+            !self.training.iter().any(|training| Arc::ptr_eq(training, example))
+        };
+        self.training.iter().chain(self.judging.iter().filter(apart)).cloned().collect()
     }
 }
 

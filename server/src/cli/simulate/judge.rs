@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use backstitch_client::random::SplitMix;
 use backstitch_client::training::{Activation, Judged, Trainer};
+use backstitch_edge::population::FILE;
+use backstitch_protocol::Problem;
+use backstitch_protocol::problem::Code;
 
 use super::devices::{Material, in_parallel};
 use super::report::{Change, Line, Round};
@@ -31,7 +34,14 @@ struct Sums {
 impl Judge {
     /// Prepares the held-out clients, and asks the weights that the library has now.
     pub(super) fn new(setting: &Setting, opened: &Opened) -> Result<Self> {
-        let mut people = setting.population.held_out(setting.seed)?;
+        let mut people = setting.population.held_out(setting.part, setting.seed)?;
+        if people.is_empty() {
+            return Err(Problem::new(
+                Code::RequestInvalid,
+                format!("the {FILE} of {} holds nobody out for {}", setting.source, setting.part),
+            )
+            .with_hint("docs/PATCHES.md shows how clients are held out"));
+        }
         let materials = in_parallel(&mut people, |person| Material::of(person, opened));
         let materials = materials.into_iter().map(|made| Ok(made?.all()));
         let mut judge = Self {

@@ -30,9 +30,11 @@ use crate::failure::{Failure, Result};
   backstitch simulate motion --rounds 16
   backstitch simulate fashion --cohort 128 --seed 7 --json
   backstitch simulate fashion --http --rounds 3
+  backstitch simulate sentiment --tuning
   backstitch simulate my-library --no-privacy --until 0.97 --rounds 200
 
-The library's federated.json says who its clients are. In process the same seed gives the same figures: clients train,
+The library's federated.json says who its clients are: who trains, who judges, and who is only for choosing settings
+(--tuning), so that no choice looks at those who judge. In process the same seed gives the same figures: clients train,
 clip and quantise as they do in a browser, and rounds, ledger, sums and releases are those of the server; only the noise
 comes from the seed, which makes it useless for hiding anything. --http runs whole devices over real HTTP instead,
 against a server of its own or the one that is named, with the system's randomness.
@@ -58,6 +60,9 @@ pub(super) struct Simulate {
     /// Over HTTP, with a server of its own or at this address.
     #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
     http: Option<String>,
+    /// Judge on the clients for choosing settings, and leave the judging ones alone.
+    #[arg(long)]
+    tuning: bool,
     /// End where held-out accuracy reaches this share.
     #[arg(long, value_name = "ACCURACY")]
     until: Option<f64>,

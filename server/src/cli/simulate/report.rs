@@ -47,6 +47,8 @@ pub(super) struct Report {
     task: String,
     /// What one client stands for.
     unit: String,
+    /// What the held-out clients are for.
+    part: String,
     parameters: u32,
     clients: usize,
     held_out_clients: usize,
@@ -84,6 +86,7 @@ impl Report {
             library: setting.library.to_string(),
             task: terms.name.to_string(),
             unit: setting.population.unit().to_owned(),
+            part: setting.part.to_string(),
             parameters: opened.task.parameters,
             clients: setting.clients,
             held_out_clients: held_out.0,
@@ -103,11 +106,12 @@ impl Report {
             return;
         }
         println!(
-            "{}.{}: {} parameters, {} clients, judged on {} examples of {} others",
+            "{}.{}: {} parameters, {} clients, {} on {} examples of {} others",
             self.library,
             self.task,
             self.parameters,
             self.clients,
+            self.part,
             self.held_out_examples,
             self.held_out_clients
         );

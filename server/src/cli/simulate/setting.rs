@@ -7,7 +7,7 @@ use backstitch_client::library::Library;
 use backstitch_client::port::Port;
 use backstitch_client::training::Trainer;
 use backstitch_client::workshop::Workshop;
-use backstitch_edge::population::{FILE, Population};
+use backstitch_edge::population::{FILE, Part, Population};
 use backstitch_onnx::patch::Patch;
 use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::TaskEntry;
@@ -30,6 +30,8 @@ pub(super) struct Setting {
     /// The task as this simulation runs it.
     pub(super) terms: TaskDescriptor,
     pub(super) population: Population,
+    /// Who judges.
+    pub(super) part: Part,
     pub(super) clients: usize,
     pub(super) rounds: u64,
     pub(super) until: Option<f64>,
@@ -81,6 +83,7 @@ impl Setting {
             library: descriptor.name,
             terms,
             population,
+            part: if command.tuning { Part::Tuning } else { Part::Judging },
             clients,
             rounds: command.rounds,
             until: command.until,

@@ -1,5 +1,8 @@
 //! Whole simulations of a small library.
 
+use backstitch_edge::person::Person;
+
+use super::devices::Material;
 use super::*;
 use crate::registry::{SAMPLES, Source};
 
@@ -37,6 +40,35 @@ async fn the_same_seed_gives_the_same_figures_and_private_rounds_help() {
     assert!(last.loss_change.ci95[1] < 0.0, "{last:?}");
     let spent: Vec<f64> = first.rounds.iter().filter_map(|line| line.round.epsilon).collect();
     assert!(spent.is_sorted() && spent[0] > 0.5 && *spent.last().unwrap() <= 4.0, "{spent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_are_chosen_on_others_than_judge() {
+    let quick = ["motion", "--rounds", "1", "--no-privacy", "--json"];
+    let judging = simulate(&quick).await.unwrap();
+    let tuning = simulate(&[&quick[..], &["--tuning"]].concat()).await.unwrap();
+    assert_ne!(judging.rounds[0].loss, tuning.rounds[0].loss);
+    let said = |report: &Report, part: &str| {
+        serde_json::to_value(report).unwrap()["part"].as_str() == Some(part)
+    };
+    assert!(said(&judging, "judging") && said(&tuning, "tuning"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_few_examples_is_judged_on_each_once() {
+    let setting = Setting::read(&command(&["motion", "--json"])).unwrap();
+    let runtime = Handle::current();
+    let counted = move || -> Result<(usize, usize)> {
+        let stage = Stage::open(&setting, &runtime)?;
+        let opened = Opened::of(&stage.onlooker(&setting)?, &setting)?;
+        let whole = setting.population.client(0, 1)?;
+        let few = Person::new(whole.examples()[..3].to_vec(), 1);
+        let all = |person: &Person| Ok::<_, Problem>(Material::of(person, &opened)?.all().len());
+        let counts = (all(&few)?, all(&whole)? - whole.examples().len());
+        stage.close();
+        Ok(counts)
+    };
+    assert_eq!(tokio::task::spawn_blocking(counted).await.unwrap().unwrap(), (3, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
