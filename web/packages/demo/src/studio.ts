@@ -123,9 +123,9 @@ export class Studio extends EventTarget {
     return this.staged ? this.staged.input : this.picture && tensor(this.picture);
   }
 
-  /** Whether what is shown belongs to what is set. */
+  /** Whether what is drawn belongs to what is set. */
   get settled(): boolean {
-    return this.result !== undefined && !this.#running;
+    return this.result !== undefined && !this.#running && !this.#drawing;
   }
 
   /** The picture before anything happened to it. */
