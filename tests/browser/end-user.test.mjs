@@ -135,9 +135,16 @@ test("a low cost limit leaves dear patches out, and says so", async () => {
     "noise reduction to be too dear",
   );
   assert.match(await text('tr[data-patch="noise-reduction"] .reason'), /limit|ms/i);
-  // The model alone takes longer, so it answers from its first layer.
-  await chosen("early-answer").waitFor();
-  assert.match(await text('tr[data-patch="early-answer"] .reason'), /saves/i);
+  // The model alone takes longer, so it answers from its first layer. A worker's clock has steps of 0.1 ms: on a fast
+  // machine it may not tell that this saves anything, and then nothing is to be shortened.
+  const saved = await page.evaluate(() => {
+    const { candidates } = document.querySelector("bs-app").studio.result;
+    return -candidates.find(({ name }) => name === "early-answer").cost_ms;
+  });
+  if (saved >= 0.09) {
+    await chosen("early-answer").waitFor();
+    assert.match(await text('tr[data-patch="early-answer"] .reason'), /saves/i);
+  } else assert.equal(await chosen("early-answer").count(), 0);
   await slide("Limit", 60);
   await chosen("noise-reduction").waitFor();
 });
