@@ -81,18 +81,18 @@ pub(super) fn run(command: &Evaluate) -> Outcome<()> {
     let (for_fit, examples) = command.examples(&primary)?;
     let mut selector =
         for_fit.map(|examples| command.fit_selector(&primary, &patches, &examples)).transpose()?;
-    if let Some(selector) = &selector {
-        command.select_by(&mut patches, selector)?;
+    if selector.is_some() {
+        command.select_by(&mut patches, selector.as_ref())?;
     }
     let rows = command.rows(&primary, &patches, &examples)?;
-    if command.write && patches[0].manifest().selector.is_none() {
+    if command.write && patches[0].manifest().selector.as_ref().is_none_or(is_constant) {
         selector = wins_everywhere(&rows, Metric::of(&examples));
-        match &selector {
-            Some(selector) => command.select_by(&mut patches, selector)?,
-            None => eprintln!(
+        command.select_by(&mut patches, selector.as_ref())?;
+        if selector.is_none() {
+            eprintln!(
                 "{}: it does not win wherever it was measured, so clients stitch it only by name; --fit finds out when to choose it",
                 patches[0].manifest().name
-            ),
+            );
         }
     }
     let cost = match patches.as_slice() {
@@ -114,6 +114,11 @@ pub(super) fn run(command: &Evaluate) -> Outcome<()> {
     }
 }
 
+/// Whether it says the same of every input; then what is measured now says it better.
+fn is_constant(selector: &Selector) -> bool {
+    selector.requires.is_empty() && selector.gain.weights.is_empty()
+}
+
 /// The selector of a patch that wins in every row, whatever the input looks like: as much as where it wins least.
 fn wins_everywhere(rows: &[PerformanceRow], metric: Metric) -> Option<Selector> {
     let whole = rows.iter().filter(|row| !row.slice.contains(", class "));
@@ -123,10 +128,9 @@ fn wins_everywhere(rows: &[PerformanceRow], metric: Metric) -> Option<Selector> 
 }
 
 impl Evaluate {
-    /// Gives the one patch this selector, as its manifest will have it.
-    fn select_by(&self, patches: &mut [Patch], selector: &Selector) -> Outcome<()> {
-        let manifest =
-            Manifest { selector: Some(selector.clone()), ..patches[0].manifest().clone() };
+    /// Gives the one patch this selector or none, as its manifest will have it.
+    fn select_by(&self, patches: &mut [Patch], selector: Option<&Selector>) -> Outcome<()> {
+        let manifest = Manifest { selector: selector.cloned(), ..patches[0].manifest().clone() };
         patches[0] = with_manifest(&self.patches[0], &manifest)?;
         Ok(())
     }
@@ -177,10 +181,11 @@ impl Evaluate {
         examples: &Examples,
     ) -> Outcome<Vec<PerformanceRow>> {
         let answers = Answers::new(primary, patches);
-        let chooser = Chooser::new(primary, patches)?;
         let metric = Metric::of(examples);
         let all: Vec<usize> = (0..patches.len()).collect();
         let fits = self.fit.is_some() || self.fit_share.is_some();
+        let chooses = fits || self.select;
+        let chooser = chooses.then(|| Chooser::new(primary, patches)).transpose()?;
         let mut rows = Vec::new();
         for condition in self.conditions() {
             let changed = condition.apply(examples, self.seed)?;
@@ -195,7 +200,7 @@ impl Evaluate {
             if fits || !self.select {
                 add(&answers.scores(&changed, metric, &|_| Ok(all.clone()))?, "");
             }
-            if fits || self.select {
+            if let Some(chooser) = &chooser {
                 let chosen = |index| chooser.choose(&changed, index);
                 add(&answers.scores(&changed, metric, &chosen)?, ", selected automatically");
             }
