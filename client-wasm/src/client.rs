@@ -64,7 +64,7 @@ impl Client {
         let signal = signal(&options);
         let port = BrowserPort::open(persist, signal.clone()).await;
         if let Some(answer) = property(&options, "catalog").and_then(|p| p.dyn_into().ok()) {
-            port.expect(Address::new(&url).map_err(thrown)?.catalog(), answer);
+            port.hand_over(Address::new(&url).map_err(thrown)?.catalog(), answer);
         }
         let report = Callback::of(&progress);
         let progress = |progress: &Progress| report.call(progress);

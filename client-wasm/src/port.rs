@@ -49,7 +49,7 @@ impl BrowserPort {
     }
 
     /// The first GET of this address gets this answer.
-    pub(crate) fn expect(&self, url: String, answer: Promise) {
+    pub(crate) fn hand_over(&self, url: String, answer: Promise) {
         self.early.replace(Some((url, answer)));
     }
 
@@ -283,11 +283,11 @@ mod tests {
         let port = BrowserPort::open(false, None).await;
         let url = "https://example.invalid/v1/libraries/tiny/catalog";
         let answer = web_sys::Response::new_with_opt_str(Some("early")).unwrap();
-        port.expect(url.to_owned(), Promise::resolve(&answer).unchecked_into());
+        port.hand_over(url.to_owned(), Promise::resolve(&answer).unchecked_into());
         let fetch = || port.fetch(Request::get(url, 10));
         assert_eq!(fetch().await.unwrap().body, b"early");
         assert!(fetch().await.unwrap_err().is(Code::NetworkFailed));
-        port.expect(url.to_owned(), Promise::reject(&js_sys::Error::new("gone").into()));
+        port.hand_over(url.to_owned(), Promise::reject(&js_sys::Error::new("gone").into()));
         assert!(fetch().await.unwrap_err().is(Code::NetworkFailed));
     }
 
