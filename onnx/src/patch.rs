@@ -308,7 +308,9 @@ pub fn check_training(
             .map(drop)
             .map_err(|e| e.context(format!("patch `{}`", manifest.name)))
     };
-    if let Some(output) = output {
+    let named = manifest.training.as_ref().and_then(|training| training.output.as_deref());
+    if let Some(output) = named.or(output) {
+        primary.require(output).map_err(|e| e.context("the training's output"))?;
         return attempt(output);
     }
     let floats = primary.graph.outputs.iter().filter(|info| info.dtype.is_float());

@@ -105,6 +105,10 @@ pub struct Training {
     /// μ of the FedProx term μ/2·‖w − start‖², which holds local weights near the shared ones; 0 where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proximal: Option<f32>,
+    /// The tensor of the primary that the loss reads, such as the error of a forecast; the model's output where it is
+    /// left out. A target of one number then stands for all of its numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
 }
 
 /// When a patch helps, from the features of the input.

@@ -164,6 +164,7 @@ fn manifest(
             optimizer: None,
             momentum: None,
             proximal: None,
+            output: None,
         }),
         selector: None,
         io: None,

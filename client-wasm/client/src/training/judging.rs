@@ -6,7 +6,7 @@ use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
 use serde::Serialize;
 
-use super::trainer::{Activation, Trainer};
+use super::trainer::{Activation, Trainer, spread};
 use crate::examples::Target;
 use crate::residence::Resident;
 
@@ -158,12 +158,12 @@ fn loss_of(loss: Loss, answer: &[f32], target: &Target) -> f64 {
             -numbers().map(|v| (v - normaliser).exp() * (v - normaliser)).sum::<f64>()
         }
         (Loss::SigmoidCrossEntropy, Target::Values(wanted)) => {
-            let one =
-                |(v, t): (f64, &f32)| v.max(0.0) - v * f64::from(*t) + (-v.abs()).exp().ln_1p();
-            numbers().zip(wanted).map(one).sum::<f64>() / count
+            let one = |(v, t): (f64, f32)| v.max(0.0) - v * f64::from(t) + (-v.abs()).exp().ln_1p();
+            numbers().zip(spread(wanted, answer.len())).map(one).sum::<f64>() / count
         }
         (_, Target::Values(wanted)) => {
-            numbers().zip(wanted).map(|(v, t)| (v - f64::from(*t)).powi(2)).sum::<f64>() / count
+            let one = |(v, t): (f64, f32)| (v - f64::from(t)).powi(2);
+            numbers().zip(spread(wanted, answer.len())).map(one).sum::<f64>() / count
         }
         _ => f64::NAN,
     }

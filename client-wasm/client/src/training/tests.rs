@@ -147,6 +147,38 @@ fn divergence_bad_targets_and_no_examples_are_typed() {
 }
 
 #[test]
+fn a_loss_of_another_tensor_takes_one_number_for_all_of_it() {
+    let library = Fashion::load();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&library.parts[2].0).unwrap();
+    let trainer = |manifest: &serde_json::Value| {
+        let manifest = serde_json::to_vec(manifest).unwrap();
+        let patch = Patch::from_parts(&manifest, &library.parts[2].1, None).unwrap();
+        let session = session(&library, "logits", &patch);
+        Trainer::compile(&session, &[&patch]).map(|trainer| (trainer, patch))
+    };
+    let example =
+        |target| Example { id: 0, shape: vec![1, 1, 28, 28], values: vec![0.5; 784], target };
+    manifest["training"]["loss"] = "mean_squared_error".into();
+    let (whole, _) = trainer(&manifest).unwrap();
+    let one = Target::Values(vec![0.5]);
+    assert!(whole.activate(&example(one.clone())).unwrap_err().is(Code::InputInvalid));
+    manifest["training"]["output"] = "logits".into();
+    let (spread, patch) = trainer(&manifest).unwrap();
+    let each = spread.activate(&example(Target::Values(vec![0.5; 10]))).unwrap();
+    let one = spread.activate(&example(one)).unwrap();
+    let weights = spread.weights_of(&[&patch]).unwrap();
+    let loss = spread.score(&[&each], &weights).unwrap().loss;
+    assert!(loss > 0.1 && !spread.names_classes());
+    assert_eq!(loss, spread.score(&[&one], &weights).unwrap().loss);
+    assert_eq!(
+        spread.gradient(&[&one], &weights).unwrap().0,
+        spread.gradient(&[&each], &weights).unwrap().0
+    );
+    manifest["training"]["output"] = "nowhere".into();
+    assert!(trainer(&manifest).is_err());
+}
+
+#[test]
 fn the_best_class_is_the_first_of_equals() {
     assert_eq!(argmax_of(&[1.0, 3.0, 3.0]), Some(1));
     assert_eq!(argmax_of(&[]), None);

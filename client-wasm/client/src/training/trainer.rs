@@ -101,7 +101,7 @@ impl Trainer {
         let names: Vec<String> = parameters.iter().map(Parameter::stitched).collect();
         let trainable: Vec<&str> = names.iter().map(String::as_str).collect();
         let (input, shape) = session.input();
-        let output = session.output().0;
+        let output = training.output.as_deref().unwrap_or(session.output().0);
         let whole = stitch(session.model(), patches)?.extract(&[input], &[output])?;
         let one = infer(&whole, &Dims::from([(input.to_owned(), shape.to_vec())]))?;
         let mut many_shape = shape.to_vec();
@@ -115,6 +115,7 @@ impl Trainer {
         let border = border(&suffix, &one, &many, batch)?;
         let program = |model: Model, dims: Dims| session.residence().program(model, dims);
         let own = |model: &Model| dims_of(model, &one);
+        let answer_shape = one.get(output).map_or_else(Vec::new, |(_, shape)| shape.clone());
         let is_batched = many.get(output).is_some_and(|(_, s)| s.first() == Some(&batch));
         let together = (batch > 1 && is_batched).then(|| suffix.clone());
         let prefix = prefix.map(|p| (own(&p), p)).map(|(d, p)| program(p, d)).transpose()?;
@@ -143,7 +144,7 @@ impl Trainer {
             border,
             step: program(gradient, gradient_dims)?,
             answer: AnswerPrograms { one_by_one, together },
-            answer_shape: session.output().1.to_vec(),
+            answer_shape,
         })
     }
 
@@ -155,6 +156,11 @@ impl Trainer {
     /// Examples that one run of the gradient takes.
     pub fn batch(&self) -> usize {
         self.batch
+    }
+
+    /// Whether an answer can be right or wrong: where the loss is one of numbers, it is only near or far.
+    pub fn names_classes(&self) -> bool {
+        !matches!(self.loss, Loss::SigmoidCrossEntropy | Loss::MeanSquaredError)
     }
 
     /// Trainable numbers in all.
@@ -272,10 +278,11 @@ impl Trainer {
                 Some(Value::i64(&[self.batch], &classes)?)
             }
             Loss::SigmoidCrossEntropy | Loss::MeanSquaredError => {
-                let mut values = Vec::new();
+                let count: usize = self.answer_shape.iter().product();
+                let mut values = Vec::with_capacity(count * self.batch);
                 for row in 0..self.batch {
                     if let Target::Values(target) = &examples[row % examples.len()].target {
-                        values.extend_from_slice(target);
+                        values.extend(spread(target, count));
                     }
                 }
                 let mut shape = self.answer_shape.clone();
@@ -293,7 +300,7 @@ impl Trainer {
             (Loss::Entropy, _) => true,
             (Loss::SoftmaxCrossEntropy, Target::Class(class)) => *class < count,
             (Loss::SigmoidCrossEntropy | Loss::MeanSquaredError, Target::Values(v)) => {
-                v.len() == count
+                v.len() == count || (v.len() == 1 && self.training.output.is_some())
             }
             _ => false,
         };
@@ -363,6 +370,11 @@ fn border(
         }
     };
     suffix.graph.inputs.iter().map(read).collect()
+}
+
+/// As many numbers as the loss reads: those of the target, or its only one for all of them.
+pub(super) fn spread(target: &[f32], count: usize) -> impl Iterator<Item = f32> {
+    target.iter().copied().cycle().take(count)
 }
 
 fn dims_of(model: &Model, shapes: &Shapes) -> Dims {

@@ -178,6 +178,7 @@ impl Train {
             optimizer: None,
             momentum: None,
             proximal: None,
+            output: None,
         });
         self.settings.change(training)?;
         with_manifest(&self.patch, &manifest)
