@@ -5,6 +5,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use backstitch_client::client::{Answer, RunOptions, TrainOptions, WeightChoice};
+use backstitch_client::examples::Target;
 use backstitch_client::input::Input;
 use backstitch_client::preprocessing::WordPiece;
 use backstitch_client::report::RunResult;
@@ -160,7 +161,7 @@ fn windows(values: &[f32], second: bool, stride: usize, class: usize) -> Vec<Lab
         .step_by(stride)
         .map(|start| {
             let window = values[start * CHANNELS..(start + WINDOW) * CHANNELS].to_vec();
-            Labelled { input: Input::tensor(vec![WINDOW, CHANNELS], window).unwrap(), class }
+            Labelled::new(Input::tensor(vec![WINDOW, CHANNELS], window).unwrap(), class)
         })
         .collect()
 }
@@ -196,7 +197,7 @@ fn a_persons_own_patch_learns_how_they_move() {
             let right = judge.iter().filter(|window| {
                 let options = RunOptions { weights, ..RunOptions::default() };
                 let result = block_on(node.client().run(&window.input, &options, &|| false));
-                result.unwrap().top[0].index == window.class
+                Some(result.unwrap().top[0].index) == window.class()
             });
             right.count() as f64 / judge.len() as f64
         };
@@ -279,10 +280,44 @@ fn trained(node: &Node) -> Vec<String> {
 fn devices_train_a_patch_of_their_own_or_else_the_shared_one() {
     with_node("motion", |node| assert_eq!(trained(&node), ["personal"]));
     with_node("fashion", |node| assert_eq!(trained(&node), ["personal-style"]));
-    with_node("anomalies", |node| {
+    with_node("anomalies", |node| assert_eq!(trained(&node), ["shared-forecast"]));
+    with_node("fashion-compact", |node| {
         assert_eq!(trained(&node), [""; 0]);
         let nothing = block_on(node.client().train(&TrainOptions::default(), &|_| {}, &|| false));
         assert!(nothing.unwrap_err().is(Code::NothingToContribute));
+    });
+}
+
+/// Readings of a meter that sends four quantities in turn, each of which drifts in its own way.
+fn readings(from: usize) -> Input {
+    let reading = |at: usize| {
+        let turn = (at / 4) as f32;
+        [0.0, 9.0, 2.0, 5.0][at % 4] + 0.2 * (turn / (9.0 + (at % 4) as f32)).sin()
+    };
+    Input::tensor(vec![1024, 1], (from..from + 1024).map(reading).collect()).unwrap()
+}
+
+#[test]
+fn what_is_ordinary_teaches_a_device_how_its_readings_go_on() {
+    with_node("anomalies", |node| {
+        let ordinary =
+            |i: usize| Labelled { input: readings(61 * i), target: Target::Values(vec![0.0]) };
+        node.teach(&(0..12).map(ordinary).collect::<Vec<_>>()).unwrap();
+        let report =
+            block_on(node.client().train(&TrainOptions::default(), &|_| {}, &|| false)).unwrap();
+        assert!(report.improved, "{report:?}");
+        assert!(report.personal.loss < 0.2 * report.shared.loss, "{report:?}");
+        let answer = run(&node, &readings(5000), Choice::Auto).unwrap();
+        let chosen: Vec<&str> = answer.patches.iter().map(|patch| patch.name.as_str()).collect();
+        assert!(chosen.contains(&"shared-forecast"), "{:?}", answer.candidates);
+        let smooth = (0..1024).map(|i| (i as f32 / 30.0).sin()).collect();
+        let smooth = Input::tensor(vec![1024, 1], smooth).unwrap();
+        let answer = run(&node, &smooth, Choice::Auto).unwrap();
+        assert!(answer.patches.iter().all(|patch| patch.name.as_str() != "shared-forecast"));
+        node.consent().unwrap();
+        assert_eq!(block_on(node.client().preview()).unwrap().parameters, 8);
+        let result = node.contribute().unwrap();
+        assert!(result.contributed, "{:?}", result.reason);
     });
 }
 
@@ -306,7 +341,7 @@ fn a_few_pictures_teach_things_of_ones_own() {
         };
         let labels = node.client().live().library.catalog.primary.labels.clone();
         let own = labels.iter().position(|label| label == "own 1").unwrap();
-        let example = |i: usize| Labelled { input: thing(i % 2, i), class: own + i % 2 };
+        let example = |i: usize| Labelled::new(thing(i % 2, i), own + i % 2);
         node.teach(&(0..12).map(example).collect::<Vec<_>>()).unwrap();
         let report =
             block_on(node.client().train(&TrainOptions::default(), &|_| {}, &|| false)).unwrap();
@@ -343,7 +378,7 @@ fn a_thing_that_is_taught_alone_is_not_the_answer_to_everything() {
         let sample = |name: &str| samples.iter().find(|s| s["name"] == name).unwrap();
         let labels = &node.client().live().library.catalog.primary.labels;
         let own = labels.iter().position(|label| label == "own 1").unwrap();
-        let shown = |i| Labelled { input: view(sample("a cup of coffee"), i), class: own };
+        let shown = |i| Labelled::new(view(sample("a cup of coffee"), i), own);
         node.teach(&(0..6).map(shown).collect::<Vec<_>>()).unwrap();
         let options = TrainOptions::default();
         let report = block_on(node.client().train(&options, &|_| {}, &|| false)).unwrap();
@@ -366,9 +401,9 @@ fn a_viewers_sentences_train_and_are_contributed() {
     with_node("sentiment", |node| {
         assert_eq!(trained(&node), ["filmgoers"]);
         let samples = json("sentiment", "data/samples.json");
-        let sentence = |sample: &Value| Labelled {
-            input: Input::text(sample["text"].as_str().unwrap().to_owned()).unwrap(),
-            class: sample["label"].as_u64().unwrap() as usize,
+        let sentence = |sample: &Value| {
+            let input = Input::text(sample["text"].as_str().unwrap().to_owned()).unwrap();
+            Labelled::new(input, sample["label"].as_u64().unwrap() as usize)
         };
         let own: Vec<Labelled> =
             samples["samples"].as_array().unwrap().iter().map(sentence).collect();

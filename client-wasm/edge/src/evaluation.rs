@@ -33,7 +33,7 @@ pub fn accuracy(node: &Node, patch: &Name, pictures: &[Labelled]) -> Result<Accu
             block_on(node.client().run(&picture.input, &options, &|| false))
         };
         let right = |top: &[backstitch_client::report::Ranked]| {
-            usize::from(top.first().is_some_and(|best| best.index == picture.class))
+            usize::from(top.first().is_some_and(|best| picture.class() == Some(best.index)))
         };
         let with_shared = run(WeightChoice::Shared, true)?;
         primary += right(with_shared.base_top.as_deref().unwrap_or_default());

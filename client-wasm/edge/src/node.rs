@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use backstitch_client::client::{Answer, Client, Options};
+use backstitch_client::examples::Target;
 use backstitch_client::input::Input;
 use backstitch_client::report::ContributeResult;
 use backstitch_client::workshop::Workshop;
@@ -29,13 +30,35 @@ pub struct NodeOptions {
     pub workshop: Arc<Workshop>,
 }
 
-/// An input with its class.
+/// An input with what is right for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labelled {
     /// The input.
     pub input: Input,
-    /// Its class.
-    pub class: usize,
+    /// Its class, or the numbers that the model should answer.
+    pub target: Target,
+}
+
+impl Labelled {
+    /// An input of a class.
+    pub fn new(input: Input, class: usize) -> Self {
+        Self { input, target: Target::Class(class) }
+    }
+
+    /// Its class, where it has one.
+    pub fn class(&self) -> Option<usize> {
+        match self.target {
+            Target::Class(class) => Some(class),
+            Target::Values(_) => None,
+        }
+    }
+
+    fn answer(&self) -> Answer {
+        match &self.target {
+            Target::Class(class) => Answer::Class(*class),
+            Target::Values(values) => Answer::Values(values.clone()),
+        }
+    }
 }
 
 /// One device.
@@ -72,16 +95,16 @@ impl Node {
     /// Keeps examples on the device.
     pub fn teach(&self, examples: &[Labelled]) -> Result<(), Problem> {
         for example in examples {
-            block_on(self.client.keep(&example.input, &Answer::Class(example.class)))?;
+            block_on(self.client.keep(&example.input, &example.answer()))?;
         }
         Ok(())
     }
 
-    /// Uses the model on inputs whose class turns out later, as a user who corrects it does: running experiments
+    /// Uses the model on inputs whose answer turns out later, as a user who corrects it does: running experiments
     /// learn from it.
     pub fn use_on(&self, inputs: &[Labelled]) -> Result<(), Problem> {
         for input in inputs {
-            block_on(self.client.assess(&input.input, &Answer::Class(input.class)))?;
+            block_on(self.client.assess(&input.input, &input.answer()))?;
         }
         Ok(())
     }

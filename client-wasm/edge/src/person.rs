@@ -79,5 +79,5 @@ pub(crate) fn turned(pictures: &Pictures, index: usize, degrees: f64) -> Result<
         false => tilted(&upright, pictures.width, pictures.height, degrees),
     };
     let input = Input::tensor(vec![pictures.height, pictures.width], pixels)?;
-    Ok(Labelled { input, class: usize::from(pictures.labels()[index]) })
+    Ok(Labelled::new(input, usize::from(pictures.labels()[index])))
 }

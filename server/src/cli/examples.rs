@@ -38,7 +38,7 @@ fn folders(path: &Path, labels: &[String]) -> Result<Vec<Labelled>> {
         let class = class(&name, labels)?;
         for file in listed(&folder)?.into_iter().filter(|file| pictures::is_picture(file)) {
             let input = pictures::open(&file).map_err(|e| bad(e.to_string()))?;
-            read.push(Labelled { input, class });
+            read.push(Labelled::new(input, class));
         }
     }
     Ok(read)
@@ -65,7 +65,7 @@ fn arrays(path: &Path) -> Result<Vec<Labelled>> {
             true => Input::bytes(shape, row.iter().map(|v| *v as u8).collect()),
             false => Input::tensor(shape, row.iter().map(|v| *v as f32).collect()),
         };
-        Ok(Labelled { input: input?, class: *class as usize })
+        Ok(Labelled::new(input?, *class as usize))
     };
     values.chunks(size).zip(&classes).map(one).collect()
 }
@@ -85,7 +85,7 @@ fn texts(path: &Path, labels: &[String]) -> Result<Vec<Labelled>> {
     for record in reader.records() {
         let record = record.when_reading(path.display())?;
         let input = Input::text(record.get(text).unwrap_or_default().to_owned())?;
-        read.push(Labelled { input, class: class(record.get(label).unwrap_or_default(), labels)? });
+        read.push(Labelled::new(input, class(record.get(label).unwrap_or_default(), labels)?));
     }
     Ok(read)
 }
@@ -119,7 +119,7 @@ mod tests {
         let path = folder.path().join("own.csv");
         std::fs::write(&path, "label,text\nno,\"bad, bad\"\n1,good\n").unwrap();
         let read = read(&path, &labels()).unwrap();
-        let classes: Vec<usize> = read.iter().map(|one| one.class).collect();
+        let classes: Vec<usize> = read.iter().filter_map(Labelled::class).collect();
         assert_eq!(classes, [0, 1]);
         assert_eq!(read[0].input, Input::text("bad, bad".to_owned()).unwrap());
     }

@@ -3,6 +3,7 @@
 
 mod pictures;
 mod recordings;
+mod series;
 mod texts;
 
 use std::borrow::Cow;
@@ -12,6 +13,8 @@ use std::io::Read as _;
 use backstitch_protocol::Problem;
 use backstitch_protocol::id::Name;
 use backstitch_protocol::problem::Code;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use flate2::read::GzDecoder;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +22,7 @@ use serde::de::DeserializeOwned;
 use crate::person::Person;
 use pictures::PictureClients;
 use recordings::RecordingClients;
+use series::SeriesClients;
 use texts::TextClients;
 
 /// The file within a library that describes its clients.
@@ -59,6 +63,7 @@ enum Source {
     Pictures(PictureClients),
     Texts(TextClients),
     Recordings(RecordingClients),
+    Series(SeriesClients),
 }
 
 /// The file.
@@ -77,6 +82,7 @@ enum Kind {
     Pictures(pictures::Description),
     Texts(texts::Description),
     Recordings(recordings::Description),
+    Series(series::Description),
 }
 
 impl Population {
@@ -93,6 +99,7 @@ impl Population {
             Kind::Recordings(described) => {
                 Source::Recordings(RecordingClients::read(described, files)?)
             }
+            Kind::Series(described) => Source::Series(SeriesClients::read(described, files)?),
         };
         Ok(Self { task, unit, source })
     }
@@ -113,6 +120,7 @@ impl Population {
             Source::Pictures(pictures) => pictures.len(),
             Source::Texts(texts) => Some(texts.len()),
             Source::Recordings(recordings) => Some(recordings.len()),
+            Source::Series(series) => Some(series.len()),
         }
     }
 
@@ -122,6 +130,7 @@ impl Population {
             Source::Pictures(pictures) => pictures.client(number, seed),
             Source::Texts(texts) => texts.client(number, seed),
             Source::Recordings(recordings) => recordings.client(number, seed),
+            Source::Series(series) => series.client(number, seed),
         }
     }
 
@@ -132,6 +141,7 @@ impl Population {
             Source::Pictures(pictures) => pictures.held_out(part, seed),
             Source::Texts(texts) => texts.held_out(part, seed),
             Source::Recordings(recordings) => recordings.held_out(part, seed),
+            Source::Series(series) => series.held_out(part, seed),
         }
     }
 }
@@ -147,6 +157,13 @@ fn unpacked<T: DeserializeOwned>(path: &str, packed: &[u8]) -> Result<T, Problem
     let read = GzDecoder::new(packed).take(UNPACKED).read_to_end(&mut text);
     read.map_err(|e| bad(format!("{path} is not gzip: {e}")))?;
     serde_json::from_slice(&text).map_err(|e| bad(format!("{path}: {e}")))
+}
+
+/// Base64 of little-endian 16-bit integers, each times the scale.
+fn numbers(packed: &str, scale: f32, path: &str) -> Result<Vec<f32>, Problem> {
+    let bytes = STANDARD.decode(packed).map_err(|e| bad(format!("{path}: {e}")))?;
+    let number = |two: &[u8; 2]| f32::from(i16::from_le_bytes(*two)) * scale;
+    Ok(bytes.as_chunks::<2>().0.iter().map(number).collect())
 }
 
 fn bad(detail: String) -> Problem {
@@ -192,7 +209,7 @@ mod tests {
 
     #[test]
     fn clients_of_every_library_differ_and_nobody_trains_on_who_judges() {
-        for library in ["fashion", "motion", "sentiment"] {
+        for library in ["anomalies", "fashion", "motion", "sentiment"] {
             let population = population(library);
             let count = population.size().unwrap_or(40);
             assert!(count >= 40, "{library}: {count}");

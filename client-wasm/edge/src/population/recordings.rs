@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use backstitch_client::input::Input;
 use backstitch_client::random::SplitMix;
 use backstitch_protocol::Problem;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-use super::{Files, Part, bad, generator, unpacked};
+use super::{Files, Part, bad, generator, numbers, unpacked};
 use crate::node::Labelled;
 use crate::person::Person;
 use crate::sampling::normal;
@@ -91,7 +89,7 @@ impl RecordingClients {
         }
         let mut found: BTreeMap<(u32, u32, usize), Session> = BTreeMap::new();
         for recording in &file.recordings {
-            let moments = decode(recording, file.scale, path)?;
+            let moments = numbers(&recording.values, file.scale, path)?;
             let length = moments.len() / file.channels / sessions;
             for session in 0..sessions {
                 let own = found.entry((recording.person, recording.arm, session)).or_default();
@@ -145,18 +143,12 @@ impl RecordingClients {
         let mut examples = Vec::with_capacity(session.len());
         for (values, class) in session {
             let input = Input::tensor(self.shape.clone(), turned(values, degrees))?;
-            examples.push(Labelled { input, class: *class });
+            examples.push(Labelled::new(input, *class));
         }
         // Recordings follow each other by class; a device meets them mixed.
         draws.shuffle(&mut examples);
         Ok(Person::new(examples, draws.next_u64()))
     }
-}
-
-fn decode(recording: &Recording, scale: f32, path: &str) -> Result<Vec<f32>, Problem> {
-    let bytes = STANDARD.decode(&recording.values).map_err(|e| bad(format!("{path}: {e}")))?;
-    let number = |two: &[u8; 2]| f32::from(i16::from_le_bytes(*two)) * scale;
-    Ok(bytes.as_chunks::<2>().0.iter().map(number).collect())
 }
 
 /// Every sensor's second and third axis, turned about the first.

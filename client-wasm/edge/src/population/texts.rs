@@ -57,7 +57,7 @@ impl TextClients {
                     return Err(bad(format!("{path}: {} trains and tunes", client.name)));
                 }
             };
-            let labelled = |(text, class)| Ok(Labelled { input: Input::text(text)?, class });
+            let labelled = |(text, class)| Ok(Labelled::new(Input::text(text)?, class));
             let own = client.examples.into_iter().map(labelled).collect::<Result<_, Problem>>()?;
             part.push(own);
         }

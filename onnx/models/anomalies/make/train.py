@@ -22,6 +22,21 @@ import nab
 
 FOLDER = Path(__file__).resolve().parent.parent
 LICENCE = "MIT OR Apache-2.0"
+# Clip norm and momentum are those that ../tune.py found; the others are what `backstitch privacy forecast` allows.
+TASK = {
+    "name": "shared-forecast",
+    "patches": ["shared-forecast"],
+    "goal": 48,
+    "clip_norm": 0.25,
+    "noise_multiplier": 3.6,
+    "max_participations": 8,
+    "period_days": 30,
+    "min_separation": 1,
+    "epsilon": 4.0,
+    "delta": 1e-6,
+    "server_learning_rate": 1.0,
+    "server_momentum": 0.5,
+}
 
 
 def main():
@@ -215,8 +230,8 @@ def library():
                 "description": "Any unit and rate; the newest 1,024 moments, NaN where nothing was seen yet.",
             },
         },
-        "patches": ["temporal-anomaly"],
-        "tasks": [],
+        "patches": ["temporal-anomaly", "shared-forecast"],
+        "tasks": [TASK],
         "samples": "data/samples.json",
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use backstitch_client::contribution::{MIN_EXAMPLES, Prepared, prepare, seed, within_clip};
-use backstitch_client::examples::{Example, Target};
+use backstitch_client::examples::Example;
 use backstitch_client::ledger::{Kind, Ledger};
 use backstitch_client::random::SplitMix;
 use backstitch_client::training::{Activation, Comparison, Descent, Pace, Trainer};
@@ -37,7 +37,7 @@ impl Material {
                 id: id as u64,
                 shape: prepared.shape,
                 values: prepared.values,
-                target: Target::Class(labelled.class),
+                target: labelled.target.clone(),
             };
             let activation = Arc::new(opened.trainer.activate(&example)?);
             let judges = example.is_held_out();

@@ -79,10 +79,12 @@ impl Judge {
             mean: sums.iter().map(of).sum::<f64>() / examples,
             ci95: interval(&sums, of, self.seed),
         };
+        let right = all().filter(|judged| judged.right).count() as f64 / examples;
+        let named = self.trainer.names_classes();
         Ok(Line {
-            accuracy: all().filter(|judged| judged.right).count() as f64 / examples,
+            accuracy: named.then_some(right),
             loss: all().map(|judged| judged.loss).sum::<f64>() / examples,
-            accuracy_gain: change(|sums| sums.right),
+            accuracy_gain: named.then(|| change(|sums| sums.right)),
             loss_change: change(|sums| sums.loss),
             round,
         })

@@ -34,9 +34,10 @@ pub(super) struct Change {
 pub(super) struct Line {
     #[serde(flatten)]
     pub(super) round: Round,
-    pub(super) accuracy: f64,
+    /// None where the answers are no classes.
+    pub(super) accuracy: Option<f64>,
     pub(super) loss: f64,
-    pub(super) accuracy_gain: Change,
+    pub(super) accuracy_gain: Option<Change>,
     pub(super) loss_change: Change,
 }
 
@@ -134,19 +135,18 @@ impl Report {
         if self.talks {
             let Line { round, accuracy, loss, accuracy_gain: gain, loss_change: change } = &line;
             let points = |share: f64| 100.0 * share;
+            let none = || "–".to_owned();
             println!(
-                "{:>5} {:>7.2} % {:>24} {:>8.4} {:>26} {:>6} {:>6} {:>8} {:>10}",
+                "{:>5} {:>9} {:>24} {:>8.4} {:>26} {:>6} {:>6} {:>8} {:>10}",
                 round.number,
-                points(*accuracy),
-                format!(
-                    "{:+.2} ({:+.2} to {:+.2})",
-                    points(gain.mean),
-                    points(gain.ci95[0]),
-                    points(gain.ci95[1])
-                ),
+                accuracy.map_or_else(none, |share| format!("{:.2} %", points(share))),
+                gain.map_or_else(none, |gain| {
+                    let [low, high] = gain.ci95.map(points);
+                    format!("{:+.2} ({low:+.2} to {high:+.2})", points(gain.mean))
+                }),
                 loss,
                 format!("{:+.4} ({:+.4} to {:+.4})", change.mean, change.ci95[0], change.ci95[1]),
-                round.epsilon.map_or("–".to_owned(), |epsilon| format!("{epsilon:.2}")),
+                round.epsilon.map_or_else(none, |epsilon| format!("{epsilon:.2}")),
                 round.contributed,
                 round.clipped,
                 round.kept_back
@@ -162,7 +162,7 @@ impl Report {
 
     /// Whether the newest line is as good as was wished.
     pub(super) fn has_reached(&self, wish: Option<f64>) -> bool {
-        let newest = self.rounds.last().map(|line| line.accuracy);
+        let newest = self.rounds.last().and_then(|line| line.accuracy);
         wish.zip(newest).is_some_and(|(wish, newest)| newest >= wish)
     }
 
@@ -172,12 +172,13 @@ impl Report {
             return "nothing was simulated".to_owned();
         };
         let ended = self.ended.as_ref().map(|why| format!("; ended early: {why}"));
-        format!(
-            "held-out accuracy {:.2} % → {:.2} % in {} rounds{}",
-            100.0 * first.accuracy,
-            100.0 * last.accuracy,
-            self.rounds.len() - 1,
-            ended.unwrap_or_default()
-        )
+        let change = match (first.accuracy, last.accuracy) {
+            (Some(before), Some(after)) => {
+                format!("accuracy {:.2} % → {:.2} %", 100.0 * before, 100.0 * after)
+            }
+            _ => format!("loss {:.4} → {:.4}", first.loss, last.loss),
+        };
+        let rounds = self.rounds.len() - 1;
+        format!("held-out {change} in {rounds} rounds{}", ended.unwrap_or_default())
     }
 }

@@ -72,6 +72,15 @@ async fn who_has_few_examples_is_judged_on_each_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_without_classes_is_judged_by_its_loss_alone() {
+    let report = simulate(&["anomalies", "--rounds", "3", "--json"]).await.unwrap();
+    assert!(report.rounds.iter().all(|line| line.accuracy.is_none()), "{}", report.summary());
+    let (first, last) = (&report.rounds[0], &report.rounds[3]);
+    assert!(last.loss_change.ci95[1] < -0.5 * first.loss, "{first:?} {last:?}");
+    assert!(report.summary().contains("loss"), "{}", report.summary());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn averaging_without_privacy_is_as_good_and_spends_nothing() {
     let report = simulate(&["motion", "--rounds", "3", "--no-privacy", "--json"]).await.unwrap();
     let last = report.rounds.last().unwrap();
@@ -108,7 +117,7 @@ fn every_split_belongs_to_a_task_with_a_cohort_that_learns() {
         Source::Embedded(library).read_if_present("federated.json").unwrap().is_some()
     });
     let described: Vec<&&str> = described.collect();
-    assert!(described.len() >= 3, "{described:?}");
+    assert!(described.len() >= 4, "{described:?}");
     for library in described {
         let setting = Setting::read(&command(&[library])).unwrap();
         let descriptor = setting.source.read("library.json").unwrap();
