@@ -114,6 +114,23 @@ test("a heart is watched moment by moment, and the stitched model is loud less o
   await page.setViewportSize({ width: 1280, height: 900 });
 });
 
+test("what is ordinary trains the forecast, and nobody calls it right or wrong", async () => {
+  await page.getByRole("button", { name: /Teach what comes before the shaded part/ }).click();
+  await page.locator("#examples", { hasText: "20 of at most" }).waitFor();
+  await page.getByRole("button", { name: "What is seen now is ordinary" }).click();
+  await page.locator("#examples", { hasText: "21 of at most" }).waitFor();
+  await page.getByRole("button", { name: "Train here" }).click();
+  const report = page.locator("bs-teach .report", { hasText: "held-out examples" });
+  await report.waitFor();
+  assert.match(await report.innerText(), /loss [\d.]+ → [\d.]+/);
+  assert.doesNotMatch(await report.innerText(), /right/);
+  const { task, parameters, values } = await page.evaluate(() => {
+    const { model } = document.querySelector("bs-app").studio;
+    return model.preview();
+  });
+  assert.deepEqual([task, parameters, values.length], ["shared-forecast", 8, 8]);
+});
+
 test("a person's own recordings make the model better for them", async () => {
   await page.getByRole("link", { name: "Motion" }).click();
   await page.getByText("Running here").waitFor();

@@ -51,7 +51,7 @@ type Plain<T> = Omit<T, "signal" | "onProgress">;
 export type Calls = {
   open: { argument: OpenCall; result: Opened; progress: OpenProgress };
   run: { argument: { input: WireInput; options: Plain<RunOptions> }; result: RunResult };
-  learn: { argument: { input: WireInput; target: string | number }; result: LearnResult };
+  learn: { argument: { input: WireInput; target: string | number | number[] }; result: LearnResult };
   adapt: { argument: { inputs: WireInput[]; options: Plain<AdaptOptions> }; result: AdaptReport };
   /** Opens a stream and gives its number. */
   stream: { argument: { hop: number }; result: number };

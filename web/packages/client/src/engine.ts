@@ -42,7 +42,7 @@ export interface Engine {
   /** Measures one patch that was never run here; false when there is none left. */
   warm(): boolean;
   overlap_pays(handover_ms: number): boolean;
-  learn(input: EngineInput, target: string | number): Promise<LearnResult>;
+  learn(input: EngineInput, target: string | number | number[]): Promise<LearnResult>;
   train(options: object, progress: (value: TrainProgress) => void): Promise<TrainReport>;
   train_slice(
     options: object,

@@ -105,11 +105,15 @@ export class Model {
   }
 
   /**
-   * Keeps an example on this device: the input and its right label, by name or index. On a device without room it
-   * fails with `storage_full`; the example is then used from memory until the page is closed, and stored with the
+   * Keeps an example on this device: the input and its right label, by name or index, or the numbers that the model
+   * should answer. On a device without room it fails with `storage_full`; the example is then used from memory until the page is closed, and stored with the
    * next one that fits.
    */
-  async learn(input: Input, target: string | number, { signal }: CallOptions = {}): Promise<LearnResult> {
+  async learn(
+    input: Input,
+    target: string | number | number[],
+    { signal }: CallOptions = {},
+  ): Promise<LearnResult> {
     const crossing = async () => {
       const { input: wire, transfer } = await cross(input);
       return { argument: { input: wire, target }, transfer };

@@ -9,8 +9,14 @@ import { readSignals, type Score, type Signal } from "./logic/signal.js";
 /** An example with its right answer. */
 export interface Lesson {
   input: Input;
-  label: number;
+  label: number | number[];
 }
+
+/** What a model that scores should answer to what is ordinary. */
+export const ORDINARY = [0];
+
+/** Windows of what came before the strange part that one press teaches. */
+const LESSONS = 20;
 
 /** A scene knows what is shown, and what could be taught from the samples. */
 export interface Scene {
@@ -142,7 +148,6 @@ export class Watching implements Played {
 /** A series whose every moment is scored. */
 export class Monitoring implements Played {
   readonly kind = "signal";
-  readonly lessons = undefined;
   readonly truth = undefined;
   readonly hop = 1;
   /** A tenth of a second at 360 Hz. */
@@ -172,6 +177,17 @@ export class Monitoring implements Played {
 
   get input(): Input | undefined {
     return this.signal && this.part(this.start, this.moments);
+  }
+
+  /** Nothing is strange before the part that cardiologists marked. */
+  get lessons(): Scene["lessons"] {
+    const free = (this.signal?.strange[0] ?? 0) - this.moments;
+    const at = (index: number): number => Math.floor((free * index) / LESSONS);
+    const all = Array.from({ length: LESSONS }, (_, index) => ({
+      input: this.part(at(index), this.moments),
+      label: ORDINARY,
+    }));
+    return { title: "Teach what comes before the shaded part as ordinary", all: mixed(all) };
   }
 
   part(from: number, moments: number): Input {

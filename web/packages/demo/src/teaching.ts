@@ -26,7 +26,7 @@ export class Teaching {
   }
 
   /** What is shown now. */
-  async teach(label: number): Promise<void> {
+  async teach(label: number | number[]): Promise<void> {
     const { model, input } = this.studio;
     if (!model || input === undefined) return;
     await this.#guard(async () => {

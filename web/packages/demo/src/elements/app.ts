@@ -203,14 +203,14 @@ export class App extends StudioElement {
       <bs-graph .studio=${studio}></bs-graph>
       <bs-features class=${this.#modality === "image" ? "half c4" : ""} .studio=${studio}></bs-features>
       <bs-cost class="half c4" .studio=${studio}></bs-cost>
-      ${this.#scores ? nothing : html`<bs-teach class="half c4" .studio=${studio}></bs-teach>`}
+      <bs-teach class="half c4" .studio=${studio}></bs-teach>
       ${
         this.#shares
           ? html`<bs-contribute class="half c4" .studio=${studio}></bs-contribute>
               <bs-privacy class="half c4" .studio=${studio}></bs-privacy>`
           : nothing
       }
-      <bs-versions class="half c4" step=${this.#scores ? "7" : nothing} .studio=${studio}></bs-versions>`;
+      <bs-versions class="half c4" .studio=${studio}></bs-versions>`;
   }
 
   /** Where the user's own things come first. */

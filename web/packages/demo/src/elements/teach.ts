@@ -6,6 +6,7 @@ import { css, html, nothing } from "lit";
 import { customElement, state } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
 import { outcome } from "../logic/outcome.js";
+import { ORDINARY } from "../scene.js";
 
 const CURVE: Series[] = [{ label: "Loss", colour: "--stitch" }];
 
@@ -49,6 +50,8 @@ export class Teach extends StudioElement {
     const { model, teaching, truth, input, staged } = this.studio;
     const { counts, busy, training } = teaching;
     const label = this.picked ?? truth ?? 0;
+    const labels = model?.library.labels ?? [];
+    const scores = model !== undefined && labels.length === 0;
     const ready = model !== undefined && input !== undefined;
     const what = { image: "picture", photo: "picture", text: "sentence", series: "window", signal: "moment" }[
       staged?.kind ?? "image"
@@ -59,10 +62,18 @@ export class Teach extends StudioElement {
       hint="Examples stay on this device. Only training reads them."
     >
       <div class="row">
-        <select id="label" aria-label=${`The right answer for this ${what}`} @change=${this.#pick}>
-          ${(model?.library.labels ?? []).map((name, index) => html`<option value=${index} ?selected=${index === label}>${name}</option>`)}
-        </select>
-        <button ?disabled=${!ready || busy} @click=${() => teaching.teach(label)}>Teach this ${what}</button>
+        ${
+          scores
+            ? html`<button ?disabled=${!ready || busy} @click=${() => teaching.teach(ORDINARY)}>
+                What is seen now is ordinary
+              </button>`
+            : html`<select id="label" aria-label=${`The right answer for this ${what}`} @change=${this.#pick}>
+                  ${labels.map((name, index) => html`<option value=${index} ?selected=${index === label}>${name}</option>`)}
+                </select>
+                <button ?disabled=${!ready || busy} @click=${() => teaching.teach(label)}>
+                  Teach this ${what}
+                </button>`
+        }
       </div>
       ${this.#all(!ready || busy)} ${counts ? tally(counts) : html`<div class="counts"></div>`}
       <div class="row">
@@ -82,11 +93,11 @@ export class Teach extends StudioElement {
         .data=${[teaching.curve.map(({ step }) => step), teaching.curve.map(({ loss }) => loss)]}
         .height=${130}
         xLabel="training step"
-        yLabel="loss (nats)"
+        yLabel=${scores ? "loss" : "loss (nats)"}
         summary=${`Training curve, ${teaching.curve.length} steps`}
       ></bs-plot>
       <p class="report" role="status">
-        ${teaching.report ? outcome(teaching.report) : training ? nothing : html`<span class="small muted">The curve above and the result here follow the training.</span>`}
+        ${teaching.report ? outcome(teaching.report, !scores) : training ? nothing : html`<span class="small muted">The curve above and the result here follow the training.</span>`}
       </p>
     </bs-panel>`;
   }
@@ -126,6 +137,7 @@ function tally(counts: ExampleCounts) {
   return html`<div>
     <div
       class="counts"
+      ?hidden=${counts.per_label.length === 0}
       role="img"
       aria-label=${counts.per_label.map(({ label, count: n }) => `${label} ${n}`).join(", ")}
     >

@@ -2,9 +2,10 @@
 
 import { count, milliseconds, percent } from "@backstitch/ui";
 import type { TrainReport } from "@backstitch/client";
-import { html, type TemplateResult } from "lit";
+import { html, nothing, type TemplateResult } from "lit";
 
-export function outcome(report: TrainReport): TemplateResult {
+/** Where answers are no labels, none of them is right or wrong. */
+export function outcome(report: TrainReport, named = true): TemplateResult {
   const { shared, personal, judged_on, improved, steps, step_ms } = report;
   const judged =
     judged_on === "held_out"
@@ -13,7 +14,8 @@ export function outcome(report: TrainReport): TemplateResult {
   return html`<strong
       >${improved ? "Better here, so your version is in use." : "Not better here, so the shared version stays in use."}</strong
     >
-    On ${judged}: ${percent(shared.accuracy)} right before, ${percent(personal.accuracy)} after; loss
+    On ${judged}:
+    ${named ? html`${percent(shared.accuracy)} right before, ${percent(personal.accuracy)} after; ` : nothing}loss
     ${shared.loss.toFixed(2)} → ${personal.loss.toFixed(2)}. ${count(steps)} steps at
     ${milliseconds(step_ms)}.`;
 }

@@ -30,7 +30,7 @@ export const SOURCES: Record<string, { title?: string; modality: string; shares:
     anomalies: {
       title: "Signals",
       modality: "series",
-      shares: false,
+      shares: true,
       credit: "Heartbeats: MIT-BIH Arrhythmia Database, Moody and Mark, PhysioNet (ODC-By 1.0).",
     },
     "fashion-compact": {
