@@ -7,7 +7,7 @@ use std::rc::Rc;
 use backstitch_client::examples::Target;
 use backstitch_onnx::patch::Patch;
 use backstitch_onnx::stitch::stitch;
-use backstitch_onnx::{Dim, Dims, Program, Value};
+use backstitch_onnx::{Dim, Dims, Model, Program, Value};
 
 use super::data::Examples;
 use super::primary::Primary;
@@ -64,6 +64,12 @@ impl Metric {
     }
 }
 
+/// Whether an example's answer depends on those beside it: the levels of a `DynamicQuantizeLinear` are chosen by all
+/// numbers of its tensor.
+fn mixes_examples(model: &Model) -> bool {
+    model.graph.nodes.iter().any(|node| node.op == "DynamicQuantizeLinear")
+}
+
 /// A program for a set of patches, by their indices, and a batch.
 type Programs = BTreeMap<(Vec<usize>, usize), Rc<Program>>;
 
@@ -78,8 +84,10 @@ pub(super) struct Answers<'a> {
 impl<'a> Answers<'a> {
     pub(super) fn new(primary: &'a Primary, patches: &'a [Patch]) -> Self {
         let first = primary.model.graph.inputs.first();
+        let models = patches.iter().map(Patch::model).chain([&primary.model]);
         let batch = match first.and_then(|input| input.shape.as_ref()?.first()) {
             Some(Dim::Fixed(_)) => 1,
+            _ if models.into_iter().any(mixes_examples) => 1,
             _ => BATCH,
         };
         Self { primary, patches, batch, programs: RefCell::default() }
@@ -145,5 +153,64 @@ impl<'a> Answers<'a> {
         let outputs = program.run_ordered(&[fed])?;
         let answer = outputs.first().ok_or("the primary has no output")?.f32s()?;
         Ok(answer.chunks(answer.len().max(1) / batch.len()).map(<[f32]>::to_vec).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use backstitch_onnx::{Attribute, DType, Digest, Graph, Node, ValueInfo};
+
+    use super::*;
+
+    /// Takes `[N, 2]`, and answers with the same in 256 levels.
+    fn quantised() -> Primary {
+        let rows = vec![Dim::Symbol("N".to_owned()), Dim::Fixed(2)];
+        let info =
+            |name: &str, shape| ValueInfo { name: name.to_owned(), dtype: DType::F32, shape };
+        let graph = Graph {
+            inputs: vec![info("x", Some(rows))],
+            outputs: vec![info("y", None)],
+            nodes: vec![
+                Node::new("DynamicQuantizeLinear", &["x"], &["levels", "step", "zero"]),
+                Node::new("Cast", &["levels"], &["level"]).with("to", Attribute::Int(1)),
+                Node::new("Cast", &["zero"], &["nothing"]).with("to", Attribute::Int(1)),
+                Node::new("Sub", &["level", "nothing"], &["steps"]),
+                Node::new("Mul", &["steps", "step"], &["y"]),
+            ],
+            ..Graph::default()
+        };
+        Primary {
+            model: Model { opset: 13, graph },
+            digest: Digest::of(b""),
+            input: "x".to_owned(),
+            dtype: DType::F32,
+            shape: vec![1, 2],
+            output: "y".to_owned(),
+            shown: "y".to_owned(),
+            shapes: BTreeMap::new(),
+            labels: Vec::new(),
+            picture: None,
+            probed: None,
+        }
+    }
+
+    #[test]
+    fn levels_of_an_example_are_its_own() {
+        let primary = quantised();
+        let errors = |inputs: &[[f32; 2]]| {
+            let examples = Examples {
+                shape: vec![1, 2],
+                inputs: inputs.iter().map(|x| x.to_vec()).collect(),
+                targets: inputs.iter().map(|x| Target::Values(x.to_vec())).collect(),
+                labels: Vec::new(),
+                picture: None,
+            };
+            let answers = Answers::new(&primary, &[]);
+            answers.scores(&examples, Metric::SquaredError, &|_| Ok(Vec::new())).unwrap()
+        };
+        // Beside a large example, a step is 100 / 255: the small one would be wrong by 0.1.
+        let together = errors(&[[0.5, 0.3], [100.0, 0.0]]);
+        assert_eq!(together, [errors(&[[0.5, 0.3]]), errors(&[[100.0, 0.0]])].concat());
+        assert!(together[0] < 1e-5, "{together:?}");
     }
 }
