@@ -100,20 +100,21 @@ fn tokens_are_those_of_the_models_own_tokenizer() {
 fn sentences_are_answered_and_their_domain_is_found() {
     with_node("sentiment", |node| {
         let golden = json("sentiment", "golden/forward.json");
-        let tolerance = golden["tolerance"].as_f64().unwrap() as f32;
+        let apart = golden["apart"].as_f64().unwrap() as f32;
+        let (mut exact, mut all) = (0, 0);
         for case in golden["cases"].as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
             let input = Input::text(text.to_owned()).unwrap();
             for (patch, logits) in case["logits"].as_object().unwrap() {
-                let result = run(&node, &input, named(patch)).unwrap();
-                check_close(
-                    &result.output,
-                    &numbers(logits),
-                    tolerance,
-                    &format!("{patch} {text}"),
-                );
+                let (output, logits) =
+                    (run(&node, &input, named(patch)).unwrap().output, numbers(logits));
+                check_close(&output, &logits, apart, &format!("{patch} {text}"));
+                exact += usize::from(output.iter().zip(&logits).all(|(a, b)| (a - b).abs() < 1e-4));
+                all += 1;
             }
         }
+        // A last digit may make a number fall to another level, and then answers differ; where none does, they are equal.
+        assert!(10 * exact >= all, "{exact} of {all} answers without a number on another level");
         let samples = json("sentiment", "data/samples.json");
         let samples = samples["samples"].as_array().unwrap();
         let (mut domains, mut labels) = (0, 0);

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -24,7 +23,6 @@ import vectors
 
 FOLDER = Path(__file__).resolve().parent.parent
 EACH, DECAY, VECTOR_SCALE, STEPS = {"train": 1200, "tune": 300}, 0.01, 20.0, 60
-LENGTHS = (8, 12, 16, 20, 24, 28, 32, 36, 40, 48, vectors.LENGTH)
 
 
 def read(packages):
@@ -44,30 +42,17 @@ def read(packages):
 
 
 def answers(packages, some):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     weights, _ = encoder.read_weights(packages)
-    files = [FOLDER / "patches" / name / "patch.onnx" for name in dataset.DOMAINS]
-    patches = [onnxruntime.InferenceSession(str(file), options) for file in files]
-    head = {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(files[0]).graph.initializer}
+    primary = vectors.session(encoder.build(weights, vectors.LENGTH, outputs=("embedding", "block6")))
+    patches = [vectors.session(onnx.load(FOLDER / "patches" / name / "patch.onnx")) for name in dataset.DOMAINS]
+    head = {i.name: onnx.numpy_helper.to_array(i) for i in onnx.load(FOLDER / "patches/films/patch.onnx").graph.initializer}
     ids = [e.ids for e in vectors.tokenizer(packages).encode_batch([s.text for s in some])]
-    lengths = np.array([len(i) for i in ids])
-    vector, logits, below = np.zeros((len(some), encoder.WIDTH), np.float32), np.zeros((len(some), 5, 2), np.float32), 0
-    for length in LENGTHS:
-        model = encoder.build(weights, length, outputs=("embedding", "block6")).SerializeToString()
-        session, fitting = onnxruntime.InferenceSession(model, options), np.flatnonzero((lengths > below) & (lengths <= length))
-        below = length
-        for at in range(0, len(fitting), 16):
-            batch = fitting[at : at + 16]
-            tokens = np.zeros((len(batch), length), np.int64)
-            for line, row in zip(tokens, batch):
-                line[: len(ids[row])] = ids[row]
-            vector[batch], block = session.run(["embedding", "block6"], {"input_ids": tokens})
-            hidden, mask = np.zeros((len(batch), vectors.LENGTH, encoder.WIDTH), np.float32), np.zeros((len(batch), vectors.LENGTH), np.float32)
-            hidden[:, :length], mask[:, :length] = block, tokens != 0
-            logits[batch, 0] = vector[batch] @ head["head.weight"] + head["head.bias"]
-            for index, patch in enumerate(patches):
-                logits[batch, index + 1] = patch.run(None, {"h": hidden, "m": mask, "e": vector[batch]})[0]
+    vector, logits = np.zeros((len(some), encoder.WIDTH), np.float32), np.zeros((len(some), 5, 2), np.float32)
+    for row, (one, block) in enumerate(vectors.one_by_one(primary, ["embedding", "block6"], ids)):
+        mask = (np.arange(vectors.LENGTH) < len(ids[row])).astype(np.float32)[None]
+        vector[row], logits[row, 0] = one[0], one[0] @ head["head.weight"] + head["head.bias"]
+        for index, patch in enumerate(patches):
+            logits[row, index + 1] = patch.run(None, {"h": block, "m": mask, "e": one})[0][0]
     return vector, logits.argmax(2) == np.array([s.label for s in some])[:, None]
 
 

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import BertWordPieceTokenizer
 
 import dataset
+import vectors
 
 FOLDER = Path(__file__).resolve().parent.parent
-LENGTH, WIDTH, POOLED, RANK, SMALLEST = 64, 384, 256, 16, 8
+WIDTH, POOLED, RANK, SMALLEST = 384, 256, 16, 8
 # Sentences of other domains that the directions are taken from.
 OTHERS = 2500
 LICENCE = "Apache-2.0 AND (MIT OR Apache-2.0)"
@@ -63,39 +63,30 @@ def products():
 def pooled(texts):
     """What `products` pools of each text, [N, POOLED]."""
     words = BertWordPieceTokenizer(str(FOLDER / "vocab.txt"), lowercase=True)
-    words.enable_truncation(LENGTH)
+    words.enable_truncation(vectors.LENGTH)
     encoder = session(onnx.load(FOLDER / "primary.onnx"), ["block6", "mask"])
     pool = session(products(), ["pooled.flat"])
-    out = []
-    for at in range(0, len(texts), 16):
-        some = texts[at : at + 16]
-        ids = np.zeros((len(some), LENGTH), np.int64)
-        for line, text in zip(ids, some):
-            own = words.encode(text).ids
-            line[: len(own)] = own
-        block, mask = encoder.run(["block6", "mask"], {"input_ids": ids})
-        fed = {"h": block, "m": mask, "e": np.zeros((len(some), WIDTH), np.float32)}
-        out.append(pool.run(["pooled.flat"], fed)[0])
-    return np.concatenate(out)
+    unread = np.zeros((1, WIDTH), np.float32)
+    ids = (words.encode(text).ids for text in texts)
+    each = vectors.one_by_one(encoder, ["block6", "mask"], ids)
+    return np.concatenate([pool.run(["pooled.flat"], {"h": block, "m": mask, "e": unread})[0] for block, mask in each])
 
 
 def session(model, tensors):
-    """A model with these tensors as outputs too, on one thread."""
+    """A model with these tensors as outputs too."""
     for name in tensors:
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return vectors.session(model)
 
 
 def strongest(rows):
     """Mean and projection [POOLED, RANK] onto the strongest directions, each with unit variance."""
     mean = rows.mean(0)
-    values, vectors = np.linalg.eigh(np.cov((rows - mean).T))
-    values, vectors = values[::-1][:RANK], vectors[:, ::-1][:, :RANK]
+    values, axes = np.linalg.eigh(np.cov((rows - mean).T))
+    values, axes = values[::-1][:RANK], axes[:, ::-1][:, :RANK]
     # The sign of an eigenvector is nobody's choice; the largest entry shall be positive.
-    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(0), np.arange(RANK)])
-    return mean, vectors / np.sqrt(values)
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(RANK)])
+    return mean, axes / np.sqrt(values)
 
 
 def graph(centre, directions):

@@ -48,10 +48,14 @@ class Graph:
         return self.constant(name + ".int8", integers), self.constant(name + ".scale", scale.astype(np.float32))
 
     def linear(self, x, name, weight, bias):
-        """x · weight + bias with weight [in, out]."""
+        """x · weight + bias with weight [in, out]: the product in whole numbers, x in 256 levels over its own range."""
         integers, scale = self.quantised(name + ".weight", weight, 1)
-        weight = self.op("DequantizeLinear", [integers, scale], name + ".weight", axis=1)
-        product = self.op("MatMul", [x, weight], name + ".product")
+        levels = [name + part for part in (".levels", ".step", ".zero")]
+        self.nodes.append(helper.make_node("DynamicQuantizeLinear", [x], levels, name=name + ".levels"))
+        total = self.op("MatMulInteger", [levels[0], integers, levels[2]], name + ".total")
+        total = self.op("Cast", [total], name + ".float", to=TensorProto.FLOAT)
+        scale = self.op("Mul", [levels[1], scale], name + ".scales")
+        product = self.op("Mul", [total, scale], name + ".product")
         return self.op("Add", [product, self.constant(name + ".bias", bias)], name)
 
     def norm(self, x, name, weight, bias):

@@ -22,6 +22,7 @@ import onnx
 from tokenizers import BertWordPieceTokenizer
 
 import clients
+import vectors
 
 FOLDER = clients.FOLDER
 GRID = {"learning_rate": [0.1, 0.2, 0.5, 1.0], "clip_norm": [0.1, 0.2, 0.3, 0.6], "server_momentum": [0.0, 0.5, 0.8]}
@@ -68,19 +69,16 @@ def features():
     listed = json.loads(gzip.decompress((FOLDER / "data/clients.json.gz").read_bytes()))["clients"]
     known = [film for film in listed if film["tunes"] or not film["held_out"]]
     words = BertWordPieceTokenizer(str(FOLDER / "vocab.txt"), lowercase=True)
-    words.enable_truncation(clients.LENGTH)
+    words.enable_truncation(vectors.LENGTH)
     encoder = clients.session(onnx.load(FOLDER / "primary.onnx"), ["block6", "mask"])
     patch = clients.session(onnx.load(FOLDER / "patches/filmgoers/patch.onnx"), ["strongest"])
     texts = [text for film in known for text, _ in film["examples"]]
     x, base = np.ones((len(texts), clients.RANK + 1)), np.zeros((len(texts), 2))
-    for at in range(0, len(texts), 16):
-        ids = np.zeros((len(texts[at : at + 16]), clients.LENGTH), np.int64)
-        for line, text in zip(ids, texts[at : at + 16]):
-            own = words.encode(text).ids
-            line[: len(own)] = own
-        base[at : at + 16], block, mask = encoder.run(["logits", "block6", "mask"], {"input_ids": ids})
-        fed = {"h": block, "m": mask, "e": np.zeros((len(ids), clients.WIDTH), np.float32)}
-        x[at : at + 16, :-1] = patch.run(["strongest"], fed)[0]
+    unread = np.zeros((1, clients.WIDTH), np.float32)
+    each = vectors.one_by_one(encoder, ["logits", "block6", "mask"], (words.encode(text).ids for text in texts))
+    for row, (logits, block, mask) in enumerate(each):
+        base[row] = logits[0]
+        x[row, :-1] = patch.run(["strongest"], {"h": block, "m": mask, "e": unread})[0][0]
     film = [number for number, film in enumerate(known) for _ in film["examples"]]
     labels = [label for film in known for _, label in film["examples"]]
     return {"x": x, "base": base, "film": film, "label": labels, "tunes": [film["tunes"] for film in known]}

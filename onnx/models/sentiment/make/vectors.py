@@ -30,25 +30,29 @@ def vectors(options, weights, found):
     if not embedding_file.exists():
         tokens = np.memmap(tokens_file, dtype=np.float16, mode="w+", shape=shape)
         embedding = np.zeros((len(ids), encoder.WIDTH), np.float32)
-        below = 0
-        for length in (8, 12, 16, 20, 24, 28, 32, 36, 40, 48, LENGTH):
-            rows = np.flatnonzero((lengths > below) & (lengths <= length))
-            run(encoder.build(weights, length, outputs=("embedding", "block6")), length, rows, ids, starts, tokens, embedding)
-            below = length
+        run(encoder.build(weights, LENGTH, outputs=("embedding", "block6")), ids, starts, tokens, embedding)
         tokens.flush()
         np.save(embedding_file, embedding)
     return np.memmap(tokens_file, dtype=np.float16, mode="r", shape=shape), starts, np.load(embedding_file)
 
 
-def run(model, length, rows, ids, starts, tokens, embedding):
+def run(model, ids, starts, tokens, embedding):
+    each = one_by_one(session(model), ["embedding", "block6"], ids)
+    for row, (vector, block) in enumerate(each):
+        embedding[row] = vector[0]
+        tokens[starts[row] : starts[row + 1]] = block[0, : len(ids[row])]
+
+
+def session(model):
+    """On one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    for at in range(0, len(rows), 16):
-        some = rows[at : at + 16]
-        padded = np.zeros((len(some), length), np.int64)
-        for line, row in zip(padded, some):
-            line[: len(ids[row])] = ids[row]
-        embedding[some], made = session.run(["embedding", "block6"], {"input_ids": padded})
-        for vectors_of, row in zip(made, some):
-            tokens[starts[row] : starts[row + 1]] = vectors_of[: len(ids[row])]
+    return onnxruntime.InferenceSession(model.SerializeToString(), options)
+
+
+def one_by_one(encoder, names, ids):
+    """These tensors of each text, padded, as a client runs it: the levels of a product depend on everything beside it."""
+    for own in ids:
+        padded = np.zeros((1, LENGTH), np.int64)
+        padded[0, : len(own)] = own
+        yield encoder.run(names, {"input_ids": padded})
