@@ -84,9 +84,9 @@ impl Running {
         format!("http://{}", self.admin_addr)
     }
 
-    /// The console with its token in the fragment, which no server or log sees.
-    pub fn console_url(&self) -> String {
-        console_url(self.admin_addr, &self.admin_token)
+    /// The console with its token in the fragment, which no server or log sees; it opens at `library`.
+    pub fn console_url(&self, library: &str) -> String {
+        console_url(self.admin_addr, &format!("?library={library}"), &self.admin_token)
     }
 
     /// The shared parts, for whoever embeds a server.
@@ -102,8 +102,8 @@ impl Running {
     }
 }
 
-fn console_url(admin: SocketAddr, token: &str) -> String {
-    format!("http://{admin}/console#token={token}")
+fn console_url(admin: SocketAddr, query: &str, token: &str) -> String {
+    format!("http://{admin}/console{query}#token={token}")
 }
 
 async fn start(config: Config, clock: Clock, demo: bool) -> Result<Running> {
@@ -135,7 +135,7 @@ async fn start(config: Config, clock: Clock, demo: bool) -> Result<Running> {
         stopping: stops.clone(),
         metrics: http::metrics_handle()?,
         console_url: (demo && public_addr.ip().is_loopback() && admin_addr.ip().is_loopback())
-            .then(|| console_url(admin_addr, &admin_token)),
+            .then(|| console_url(admin_addr, "", &admin_token)),
     };
     let (pages, console) = (http::public(&app, &config), http::admin(&app, &config));
     tasks.spawn(listen::serve(public, tls, pages, Limits::of(&config), stops.clone()));

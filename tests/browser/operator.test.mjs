@@ -29,8 +29,13 @@ test("the token leaves the address and the console opens", async () => {
   await page.goto(demo.console);
   await page.getByText("Privacy ledger").waitFor();
   assert.doesNotMatch(page.url(), /token/);
+  // The address keeps the library that is looked at, over a reload too.
+  await page.getByRole("button", { name: "Anomalies" }).click();
+  await page.locator('tbody[data-patch="shared-forecast"]').waitFor();
   await page.reload();
-  await page.getByText("Privacy ledger").waitFor();
+  await page.locator('tbody[data-patch="shared-forecast"]').waitFor();
+  await page.goto(page.url().replace("anomalies", "fashion"));
+  await page.locator('tbody[data-patch="personal-style"]').waitFor();
 });
 
 test("rounds move and the ledger grows without a reload", async () => {

@@ -57,7 +57,7 @@ impl Demo {
         let data = self.data.clone().unwrap_or_else(|| temporary.path().to_owned());
         let running = self.start(data).await?;
         println!("page      {}/", running.public_url());
-        println!("console   {}", running.console_url());
+        println!("console   {}", running.console_url("fashion"));
         println!("Ctrl-C ends the demo.");
         if self.open {
             open(&running.public_url());

@@ -93,7 +93,8 @@ export class Console extends LitElement {
   ];
 
   @property({ attribute: false }) operator!: Operator;
-  @state() private chosen: string | undefined;
+  /** The library that the address names, so that it is still shown after a reload and can be linked to. */
+  @state() private chosen: string | null = new URLSearchParams(location.search).get("library");
 
   readonly #redraw = (): void => this.requestUpdate();
 
@@ -125,6 +126,11 @@ export class Console extends LitElement {
     `;
   }
 
+  #choose(name: string): void {
+    this.chosen = name;
+    history.replaceState(null, "", `?${new URLSearchParams({ library: name })}`);
+  }
+
   #state(now: ConsoleState) {
     // Before anything is chosen, a library that learns has the most to show.
     const library =
@@ -140,7 +146,7 @@ export class Console extends LitElement {
       ${
         now.libraries.length > 1
           ? html`<div class="row" role="group" aria-label="Library">
-              ${now.libraries.map(({ name, title }) => html`<button aria-pressed=${name === library.name} @click=${() => (this.chosen = name)}>${title}</button>`)}
+              ${now.libraries.map(({ name, title }) => html`<button aria-pressed=${name === library.name} @click=${() => this.#choose(name)}>${title}</button>`)}
             </div>`
           : nothing
       }
