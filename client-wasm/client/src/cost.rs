@@ -11,6 +11,12 @@ const WINDOW: usize = 15;
 /// Before anything is measured: 2·10⁹ multiply-accumulates a second, a slow phone.
 const NANOSECONDS_PER_MAC: f64 = 0.5;
 
+/// Measurements nearer to each other than this many milliseconds are the same one but for rounding.
+const SAME_MS: f64 = 1e-3;
+
+/// No browser's clock has longer steps, in milliseconds.
+const COARSEST_CLOCK_MS: f64 = 1.0;
+
 /// What a run costs beyond arithmetic, per stage.
 const OVERHEAD_MS: f64 = 0.005;
 
@@ -55,11 +61,11 @@ impl CostModel {
         stage.recent.push_back(ms);
     }
 
-    /// The median of recent measurements, or an estimate from the stage's multiply-accumulates at the speed that
-    /// this device has shown on other stages.
+    /// What recent measurements say, or an estimate from the stage's multiply-accumulates at the speed that this device
+    /// has shown on other stages.
     pub fn estimate(&self, stage: &str) -> Estimate {
         let stage = self.stages.get(stage);
-        if let Some(ms) = stage.and_then(Stage::median) {
+        if let Some(ms) = stage.and_then(Stage::typical) {
             return Estimate { ms, measured: true };
         }
         let macs = stage.map_or(0, |s| s.macs) as f64;
@@ -67,7 +73,7 @@ impl CostModel {
     }
 
     fn milliseconds_per_mac(&self) -> f64 {
-        let measured = self.stages.values().filter_map(|s| s.median().map(|ms| (s.macs, ms)));
+        let measured = self.stages.values().filter_map(|s| s.typical().map(|ms| (s.macs, ms)));
         let (macs, ms) = measured
             .filter(|(macs, _)| *macs > 0)
             .fold((0.0, 0.0), |(macs, ms), (m, t)| (macs + m as f64, ms + t));
@@ -76,10 +82,18 @@ impl CostModel {
 }
 
 impl Stage {
-    fn median(&self) -> Option<f64> {
+    /// The median, moved by the mean deviation from it, of which no measurement gives more than one step of the clock
+    /// (Winsor's mean). Browsers' clocks step by 0.1 ms or 1 ms: the median of a stage that takes 0.03 ms is 0 there, the
+    /// mean is not. Where the clock is fine, so are the steps, and this is the median.
+    fn typical(&self) -> Option<f64> {
         let mut sorted: Vec<f64> = self.recent.iter().copied().collect();
         sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied()
+        let median = *sorted.get(sorted.len() / 2)?;
+        let gaps = sorted.windows(2).map(|pair| pair[1] - pair[0]);
+        let steps = gaps.filter(|gap| (SAME_MS..=COARSEST_CLOCK_MS + SAME_MS).contains(gap));
+        let step = steps.reduce(f64::min).unwrap_or(0.0);
+        let moved: f64 = sorted.iter().map(|ms| (ms - median).clamp(-step, step)).sum();
+        Some(median + moved / sorted.len() as f64)
     }
 }
 
@@ -109,5 +123,18 @@ mod tests {
         (0..20).for_each(|_| model.observe("s", 1.0));
         (0..8).for_each(|_| model.observe("s", 3.0));
         assert_eq!(model.estimate("s").ms, 3.0);
+    }
+
+    #[test]
+    fn a_stage_below_the_steps_of_the_clock_is_not_free() {
+        let (mut model, mut clock) = (CostModel::default(), 0.0f64);
+        // 0.03 ms each, read off a clock that steps by 0.1 ms.
+        for _ in 0..WARM_UP as usize + WINDOW {
+            let read = |ms: f64| (ms * 10.0).floor() / 10.0;
+            model.observe("s", read(clock + 0.03) - read(clock));
+            clock += 0.17;
+        }
+        let ms = model.estimate("s").ms;
+        assert!((0.01..0.06).contains(&ms), "{ms}");
     }
 }
