@@ -200,6 +200,7 @@ fn optimized(mut model: TypedModel) -> TractResult<TypedModel> {
     first.passes.retain(|pass| !format!("{pass:?}").starts_with("ConcatThenEinsum"));
     first.optimize(&mut model)?;
     model.optimize()?;
+    settle::release(&mut model)?;
     Ok(model)
 }
 

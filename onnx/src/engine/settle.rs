@@ -43,6 +43,18 @@ pub(super) fn settle(graph: &mut Graph) {
     graph.nodes = ordered;
 }
 
+/// Takes the operators out again, once nothing is rewritten any more: a small model would spend a tenth of its time on them.
+pub(super) fn release(model: &mut TypedModel) -> TractResult<()> {
+    let is_settled = |node: &&TypedNode| node.op_is::<Settled>();
+    let settled: Vec<usize> = model.nodes().iter().filter(is_settled).map(|n| n.id).collect();
+    for node in settled {
+        if let Some(patch) = TypedModelPatch::shunt_one_op(model, model.node(node))? {
+            patch.apply(model)?;
+        }
+    }
+    model.compact()
+}
+
 /// The tensors that follow from weights and shapes alone: the engine knows their values when it compiles.
 fn constants<'a>(graph: &'a Graph, nodes: &'a [Node]) -> BTreeSet<&'a str> {
     let mut known: BTreeSet<&str> = graph.initializers.keys().map(String::as_str).collect();
