@@ -15,8 +15,8 @@ import { sizes } from "./sizes.mjs";
 const HELP = `usage: just bench [--models DIR] [--runs N] [--only PART,…] [--json FILE]
 
   --models DIR   folder with efficientnet-lite0.onnx, minilm-l6-v2-w8.onnx and what
-                 tests/bench/derive.py makes of it; without it only the library of
-                 this repository is measured
+                 tests/bench/derive.py makes of it; without it only the libraries
+                 of this repository are measured
   --runs N       timed runs of each variant, at least 20 (default 30)
   --only PART    of inference, segments, fused, library, training, memory, sizes,
                  start, server; the report then keeps the other parts of the last JSON

@@ -96,7 +96,33 @@ export async function stitchedSets() {
   return found;
 }
 
-const EFFICIENTNET = { image: { shape: [1, 3, 224, 224], kind: "picture" } };
+/** The shape of one input of a library's model, from what is done with an input before the model reads it. */
+function inputOf({ input, preprocessing: { width, height, channels, window, max_tokens } }) {
+  if (max_tokens) return { [input]: { shape: [1, max_tokens], kind: "tokens" } };
+  const shape = window ? [1, channels, window] : [1, channels, height, width];
+  return { [input]: { shape, kind: "picture" } };
+}
+
+/** Every primary of this repository: what its users run. */
+async function shipped() {
+  const libraries = (await readdir(MODELS, { withFileTypes: true })).filter((entry) => entry.isDirectory());
+  const read = async ({ name }) => {
+    const { title, primary } = JSON.parse(await readFile(`${MODELS}${name}/library.json`, "utf8"));
+    const file = `/library/${name}/${primary.file}`;
+    const inputs = inputOf(primary);
+    const size = Object.values(inputs)[0].shape.slice(1).join(" × ");
+    return {
+      name: `${name} (${title}), ${size}`,
+      shipped: true,
+      ours: file,
+      theirs: { "same file": file },
+      inputs,
+      output: primary.output,
+    };
+  };
+  return Promise.all(libraries.sort((a, b) => (a.name < b.name ? -1 : 1)).map(read));
+}
+
 const tokens = (length) => ({
   input_ids: { shape: [1, length], kind: "tokens" },
   attention_mask: { shape: [1, length], kind: "ones" },
@@ -108,12 +134,12 @@ const LARGE = [
     file: "efficientnet-lite0.onnx",
     name: "EfficientNet-Lite0, 224 × 224",
     theirs: { "same file": "efficientnet-lite0.onnx", int8: "efficientnet-lite0-int8.onnx" },
-    inputs: EFFICIENTNET,
+    inputs: { image: { shape: [1, 3, 224, 224], kind: "picture" } },
     output: "logits",
   },
   ...[
     ["minilm-l6-v2-int8.onnx", "dynamic int8"],
-    ["minilm-l6-v2-w8.onnx", "int8 weights"],
+    ["minilm-l6-v2-w8.onnx", "int8 weights, computes in float32"],
   ].flatMap(([file, form]) =>
     [32, 128].map((length) => ({
       file,
@@ -145,13 +171,6 @@ export async function models(folder, say) {
         .map(([label, file]) => [label, address(file)]),
     ),
   }));
-  const small = {
-    name: "fashion, 28 × 28",
-    ours: "/fashion/primary.onnx",
-    theirs: { "same file": "/fashion/primary.onnx" },
-    inputs: { image: { shape: [1, 1, 28, 28], kind: "picture" } },
-    output: "logits",
-  };
   const cut = [
     {
       name: "fashion",
@@ -172,7 +191,7 @@ export async function models(folder, say) {
       sites: ["b2_add_10", "b4_add_17", "b7_add_28", "b13_add_50"],
     });
   return {
-    inference: [small, ...inference],
+    inference: [...(await shipped()), ...inference],
     segments: cut,
     folders: {
       "/ort/": here("node_modules/onnxruntime-web/dist/"),

@@ -34,7 +34,7 @@ function feeds(inputs) {
 }
 
 /** One model: `ours` is the file that we run, `theirs` the files that onnxruntime-web may run, by name. */
-export async function inference({ name, ours, theirs, inputs, output }, options) {
+export async function inference({ name, shipped, ours, theirs, inputs, output }, options) {
   const given = feeds(inputs);
   const model = new Uncut(await bytes(ours));
   model.only(output);
@@ -73,5 +73,5 @@ export async function inference({ name, ours, theirs, inputs, output }, options)
   const result = await compare(variants, options);
   model.free();
   for (const session of sessions) await session.release();
-  return { name, compile_ms, differences, ...result };
+  return { name, shipped: shipped ?? false, compile_ms, differences, ...result };
 }
