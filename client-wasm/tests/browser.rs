@@ -111,7 +111,7 @@ fn check_golden_answers(residence: &Arc<Residence>) {
     let stitched: Vec<Stitched> = patches
         .iter()
         .map(|patch| {
-            let compiled = Compiled::compile(&session, patch).unwrap();
+            let compiled = Compiled::new(&session, patch).unwrap();
             let weights = compiled.weights(&session, patch).unwrap();
             let name = patch.manifest().name.clone();
             Stitched { name, compiled: Arc::new(compiled), weights: Arc::new(weights) }

@@ -106,6 +106,7 @@ impl Version {
             name: &self.name,
             selector: &self.selector,
             has_effect: true,
+            fault: None,
             cost_ms,
             cost_bytes: self.weight_bytes,
             sites: &self.sites,

@@ -60,7 +60,7 @@ impl Workshop {
     /// A patch's programs, for this session.
     pub fn compiled(&self, session: &Session, patch: &Patch) -> Result<Arc<Compiled>, Problem> {
         let key = Compiled::key(session.digest(), patch);
-        self.compiled.take(key, || Compiled::compile(session, patch))
+        self.compiled.take(key, || Compiled::new(session, patch))
     }
 
     /// A version of a patch with its weights in the engine. `key` names the files it was made of.

@@ -136,6 +136,7 @@ impl Stitching {
                 name,
                 selector,
                 has_effect: true,
+                fault: None,
                 cost_ms: *cost_ms,
                 cost_bytes: 1,
                 sites: &[],
@@ -164,7 +165,8 @@ impl Stitching {
 
     fn ready(&self, manifest: &[u8], graph: &[u8]) -> Result<Version, JsError> {
         let patch = Patch::from_parts(manifest, graph, None).map_err(thrown)?;
-        let compiled = Compiled::compile(&self.session, &patch).map_err(thrown)?;
+        let compiled = Compiled::new(&self.session, &patch).map_err(thrown)?;
+        compiled.ready().map_err(thrown)?;
         let weights = compiled.weights(&self.session, &patch).map_err(thrown)?;
         let name = Name::new(patch.manifest().name.as_str()).map_err(thrown)?;
         let (compiled, weights) = (Arc::new(compiled), Arc::new(weights));

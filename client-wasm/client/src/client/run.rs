@@ -296,6 +296,7 @@ impl<P: Port> Client<P> {
         }
     }
 
+    /// Selects, and has what was selected ready to run.
     fn decide(
         &self,
         live: &Adapted,
@@ -311,15 +312,29 @@ impl<P: Port> Client<P> {
             .collect::<Result<Vec<Estimate>, Problem>>()?;
         let mut candidates = Vec::with_capacity(offered.len());
         for (o, estimate) in offered.iter().zip(&costs) {
+            // What cannot be tried has a fault, which the next line finds.
+            let has_effect = o.version.has_effect(&live.library.session).unwrap_or(true);
             candidates.push(Candidate {
-                has_effect: o.version.has_effect(&live.library.session)?,
+                has_effect,
+                fault: o.version.compiled.fault().map(Problem::detail),
                 correction: self.feedback.borrow().correction(&o.version.name),
                 meanings: &live.library.meanings,
                 ..o.version.candidate(estimate.ms)
             });
         }
         let primary = primary_ms(&cost, &live.library);
-        Ok((select(features, &candidates, limit, primary, choice)?, costs))
+        let selection = select(features, &candidates, limit, primary, choice)?;
+        for index in selection.chosen() {
+            match (offered[index].version.compiled.ready(), choice) {
+                (Ok(()), _) => {}
+                // Its fault is known now, so that it is not chosen again.
+                (Err(_), Choice::Auto) => {
+                    return self.decide(live, offered, features, limit, choice);
+                }
+                (Err(fault), _) => return Err(fault),
+            }
+        }
+        Ok((selection, costs))
     }
 
     /// Learns from what the stages took.

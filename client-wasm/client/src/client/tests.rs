@@ -3,6 +3,7 @@
 mod background;
 mod memory;
 mod pages;
+mod ready;
 mod stream;
 mod unlabelled;
 

@@ -10,16 +10,22 @@ use crate::random::SplitMix;
 use crate::session::Plan;
 
 impl<P: Port> Client<P> {
-    /// Runs one patch that was never measured, once, on noise, and notes what it and the segments took, and whether the
-    /// patch changes anything. Returns whether there is more to do; meant to be called again and again while nothing else wants the thread.
+    /// Compiles one patch that was never measured, runs it once, on noise, and notes what it and the segments took, and
+    /// whether the patch changes anything. Returns whether there is more to do; meant to be called again and again while
+    /// nothing else wants the thread.
     pub fn warm(&self) -> Result<bool, Problem> {
         self.check_open()?;
         let live = self.live();
         let session = &live.library.session;
-        let cold =
-            |slot: &&super::Slot| !self.cost.borrow().estimate(&stage_of(&slot.shared)).measured;
+        let cold = |slot: &&super::Slot| {
+            let measured = self.cost.borrow().estimate(&stage_of(&slot.shared)).measured;
+            !measured && slot.shared.compiled.fault().is_none()
+        };
         let mut slots = live.slots.iter().filter(cold);
         let Some(slot) = slots.next() else { return Ok(false) };
+        if slot.shared.compiled.ready().is_err() {
+            return Ok(true);
+        }
         slot.shared.has_effect(session)?;
         let shape = session.input().1;
         let mut draws = SplitMix::new(1);

@@ -33,6 +33,8 @@ pub struct Candidate<'a> {
     pub selector: &'a Selector,
     /// Whether its weights change anything: a freshly made trainable patch is the identity.
     pub has_effect: bool,
+    /// Why it cannot run here, where that is so.
+    pub fault: Option<&'a str>,
     /// Milliseconds that it adds; negative where it replaces more than it costs.
     pub cost_ms: f64,
     /// Bytes of its weights.
@@ -96,6 +98,8 @@ pub enum ReasonCode {
     NotNeeded,
     /// Its weights change nothing yet.
     NotTrained,
+    /// It cannot be compiled here.
+    Broken,
     /// Too dear even alone.
     OverLimit,
     /// Fits alone, but a better set uses the limit up.

@@ -10,6 +10,9 @@ pub(super) fn refusal(
     gain: Option<f64>,
     features: &FeatureVector,
 ) -> Option<(ReasonCode, String)> {
+    if let Some(fault) = candidate.fault {
+        return Some((ReasonCode::Broken, format!("It does not run here: {fault}.")));
+    }
     if !candidate.has_effect {
         let reason = "Not trained yet: with its initial weights it changes nothing.";
         return Some((ReasonCode::NotTrained, reason.to_owned()));

@@ -58,6 +58,7 @@ fn candidates(given: &[Given]) -> Vec<Candidate<'_>> {
             name: &g.name,
             selector: &g.selector,
             has_effect: g.has_effect,
+            fault: None,
             cost_ms: g.ms,
             cost_bytes: g.bytes,
             sites: &g.sites,

@@ -1,4 +1,5 @@
-//! A patch, compiled once. Its trainable weights are inputs of the programs, so that new weights compile nothing.
+//! A patch, compiled once, when it is first needed. Its trainable weights are inputs of the programs, so that new weights
+//! compile nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -19,6 +20,8 @@ pub struct Compiled {
     pub(super) attachments: Vec<Attached>,
     /// Multiply-accumulates of one run of all attachments.
     pub macs: u64,
+    /// Why it cannot be compiled here, once that was tried and failed.
+    fault: OnceLock<Problem>,
 }
 
 #[derive(Debug)]
@@ -59,8 +62,9 @@ impl Weights {
 }
 
 impl Compiled {
-    /// Compiles every attachment for the shapes of its sites.
-    pub fn compile(session: &Session, patch: &Patch) -> Result<Self, Problem> {
+    /// Works out what every attachment reads and costs, for the shapes of its sites. It is compiled when it first runs, or by
+    /// [`Compiled::ready`]: a library opens faster, and most inputs need few of its patches.
+    pub fn new(session: &Session, patch: &Patch) -> Result<Self, Problem> {
         let mut attachments = Vec::new();
         let mut macs = 0;
         for (index, attachment) in patch.manifest().attachments.iter().enumerate() {
@@ -78,7 +82,6 @@ impl Compiled {
                 require_float(session.shapes(), attachment.site())?;
             }
             macs += cost(&model, &infer(&model, &dims)?)?.total.macs;
-            let program = session.residence().program(model, dims)?;
             let feed = |name: &str| match attachment.inputs.get(name) {
                 Some(site) => Feed::Site(site.clone()),
                 None => Feed::Weight(name.to_owned()),
@@ -88,11 +91,48 @@ impl Compiled {
                 factor: attachment.factor(),
                 site: attachment.site().to_owned(),
                 reads: attachment.inputs.values().cloned().collect(),
-                feeds: program.take()?.input_names().map(feed).collect(),
-                program,
+                feeds: model.graph.inputs.iter().map(|info| feed(&info.name)).collect(),
+                program: session.residence().program_when_needed(model, dims),
             });
         }
-        Ok(Self { attachments, macs })
+        Ok(Self { attachments, macs, fault: OnceLock::new() })
+    }
+
+    /// Compiles what is not compiled. What fails once is not tried again.
+    pub fn ready(&self) -> Result<(), Problem> {
+        if let Some(fault) = self.fault.get() {
+            return Err(fault.clone());
+        }
+        for attached in &self.attachments {
+            attached.program.take().map_err(|fault| self.fault.get_or_init(|| fault).clone())?;
+        }
+        Ok(())
+    }
+
+    /// Why it cannot be compiled here, where that is known.
+    pub fn fault(&self) -> Option<&Problem> {
+        self.fault.get()
+    }
+
+    /// The same patch where the engine fails at it.
+    #[cfg(test)]
+    pub(crate) fn failing(
+        &self,
+        residence: &std::sync::Arc<crate::residence::Residence>,
+        fault: Problem,
+    ) -> Self {
+        let attachments = self.attachments.iter().map(|attached| {
+            let fault = fault.clone();
+            Attached {
+                mode: attached.mode,
+                factor: attached.factor,
+                site: attached.site.clone(),
+                reads: attached.reads.clone(),
+                feeds: Vec::new(),
+                program: residence.resident(move || Err(fault.clone())),
+            }
+        });
+        Self { attachments: attachments.collect(), macs: self.macs, fault: OnceLock::new() }
     }
 
     /// What distinguishes compiled patches: the graph, the attachments, and the weights that are built in because
@@ -129,6 +169,7 @@ impl Compiled {
         if let Some(known) = weights.effect.get() {
             return Ok(*known);
         }
+        self.ready()?;
         let changes = self.changes_something(session, &*weights.values.take()?)?;
         Ok(*weights.effect.get_or_init(|| changes))
     }

@@ -26,7 +26,7 @@ fn session(model: &Model, digest: Digest, output: &str, patches: &[&Patch]) -> S
 }
 
 fn stitched(session: &Session, patch: &Patch) -> Stitched {
-    let compiled = Compiled::compile(session, patch).unwrap();
+    let compiled = Compiled::new(session, patch).unwrap();
     let weights = compiled.weights(session, patch).unwrap();
     Stitched {
         name: patch.manifest().name.clone(),

@@ -30,7 +30,7 @@ impl<'a> Chooser<'a> {
         let session = primary.session(&sites)?;
         let version = |patch: &Patch| -> Outcome<Version> {
             let name = Name::new(&*patch.manifest().name)?;
-            let compiled = Arc::new(Compiled::compile(&session, patch)?);
+            let compiled = Arc::new(Compiled::new(&session, patch)?);
             let weights = Arc::new(compiled.weights(&session, patch)?);
             Ok(Version::new(&session, name, 1, Arc::new(patch.clone()), compiled, weights)?)
         };

@@ -17,6 +17,7 @@ export type ReasonCode =
   | "feature_missing" // a requirement names a feature that this input does not have
   | "gain_not_positive" // would not help this input
   | "not_trained" // its initial weights change nothing
+  | "broken" // it cannot be compiled here
   | "gain_below_cost" // would help less than its time is worth
   | "not_needed" // would save time and lose by it; the limit is kept without
   | "over_limit" // too dear even alone

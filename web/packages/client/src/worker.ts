@@ -68,13 +68,15 @@ async function catchUp(announced: number | undefined): Promise<void> {
   try {
     if (announced !== undefined && announced <= current().library().catalog_version) return;
     const result = await current().refresh();
-    if (result.changed) server.emit("version", await changed(result));
+    if (!result.changed) return;
+    server.emit("version", await changed(result));
+    void warmUp();
   } catch (thrown) {
     server.emit("problem", PatchError.from(thrown).toJSON());
   }
 }
 
-/** Measures patches one by one while no call is waiting, so that the first selection knows this device. */
+/** Compiles and measures patches one by one while no call is waiting, so that a selection knows what they take here. */
 async function warmUp(): Promise<void> {
   try {
     do await idle();
