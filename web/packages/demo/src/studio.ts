@@ -33,6 +33,9 @@ export class Studio extends EventTarget {
   readonly playing = new Playing(this);
   readonly camera = new Camera(this);
   readonly things = new Things(this);
+  /** Resolves once the worker has begun to open the library, or has failed to. */
+  readonly underway: Promise<void>;
+  #begun: () => void = () => undefined;
   model: Model | undefined;
   progress: OpenProgress | undefined;
   /** Why the library could not be opened. */
@@ -56,6 +59,11 @@ export class Studio extends EventTarget {
   #again = false;
   #drawing = false;
 
+  constructor() {
+    super();
+    this.underway = new Promise((resolve) => (this.#begun = resolve));
+  }
+
   /** Has everything drawn again, with the next picture of the screen: what is asked of the worker is on its way first. */
   changed(): void {
     if (this.#drawing) return;
@@ -73,6 +81,7 @@ export class Studio extends EventTarget {
       const model = await open(url, {
         onProgress: (progress) => {
           this.progress = progress;
+          this.#begun();
           this.changed();
         },
       });
@@ -96,6 +105,7 @@ export class Studio extends EventTarget {
       await this.rerun();
     } catch (thrown) {
       this.failure = PatchError.from(thrown);
+      this.#begun();
       this.changed();
     }
   }
