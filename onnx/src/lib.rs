@@ -7,6 +7,7 @@ mod decode;
 mod dtypes;
 mod encode;
 mod error;
+mod interface;
 mod lower;
 mod proto;
 mod tensor;

@@ -116,6 +116,9 @@ async fn start(config: Config, clock: Clock, demo: bool) -> Result<Running> {
             registry::import(&services.store, &services.blobs, &source, services.clock.now())
                 .await?;
         tracing::info!(library = %imported.library, new_versions = imported.versions.len(), %source, "imported");
+        for change in &imported.changes {
+            tracing::info!(library = %imported.library, %change, "the library was changed by an import");
+        }
     }
     let mut tasks = JoinSet::new();
     let rounds = Rounds::start(&services, &mut tasks).await?;

@@ -262,3 +262,204 @@ fn cutting_says_what_the_engine_could_not_run() {
     let text = done(&format!("onnx cut {} --at a --out {}", at("Unique.onnx"), at("again")));
     assert!(text.contains("the engine here cannot run the model: Unique `distinct`"), "{text}");
 }
+
+/// Writes an array of `float32`, or of class numbers as `int64`.
+fn npy<T: npyz::AutoSerialize + Copy>(path: &str, shape: &[u64], values: &[T]) {
+    let mut file = Vec::new();
+    let options = npyz::WriteOptions::new().default_dtype().shape(shape);
+    let mut writer = options.writer(&mut file).begin_nd().unwrap();
+    writer.extend(values.iter().copied()).unwrap();
+    writer.finish().unwrap();
+    std::fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
+    std::fs::write(path, file).unwrap();
+}
+
+fn info(name: &str, shape: Option<Vec<Dim>>) -> ValueInfo {
+    ValueInfo { name: name.to_owned(), dtype: DType::F32, shape }
+}
+
+/// `[N, 4]` to `features`, to three `logits`, to `y`, their softmax.
+fn classifier(path: &str) {
+    let weight = |rows: usize, columns: usize| {
+        let values: Vec<f32> = (0..rows * columns).map(|i| (i % 7) as f32 / 7.0 - 0.4).collect();
+        Tensor::new(vec![rows, columns], &values).unwrap()
+    };
+    let graph = Graph {
+        nodes: vec![
+            Node::new("MatMul", &["x", "w"], &["sums"]),
+            Node::new("Tanh", &["sums"], &["features"]),
+            Node::new("MatMul", &["features", "v"], &["logits"]),
+            Node::new("Softmax", &["logits"], &["y"]),
+        ],
+        initializers: [("w".to_owned(), weight(4, 5)), ("v".to_owned(), weight(5, 3))].into(),
+        inputs: vec![info("x", Some(vec![Dim::Symbol("N".to_owned()), Dim::Fixed(4)]))],
+        outputs: vec![info("y", None)],
+        ..Graph::default()
+    };
+    std::fs::write(path, Model { opset: 13, graph }.to_bytes()).unwrap();
+}
+
+/// Twenty rows of four numbers; the first tells which of two classes a row is of.
+fn rows(folder: &str) {
+    let values: Vec<f32> = (0..80)
+        .map(|i| if i % 4 == 0 { (i / 4 % 2) as f32 * 2.0 - 1.0 } else { (i % 5) as f32 / 10.0 })
+        .collect();
+    let classes: Vec<i64> = (0..20).map(|row| row % 2).collect();
+    npy(&format!("{folder}/x.npy"), &[20, 4], &values);
+    npy(&format!("{folder}/y.npy"), &[20], &classes);
+}
+
+fn descriptor(library: &str) -> Json {
+    serde_json::from_slice(&std::fs::read(format!("{library}/library.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_library_answers_with_the_tensor_that_was_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (model, head, data, library) = (at("m.onnx"), at("head"), at("data"), at("own"));
+    classifier(&model);
+    rows(&data);
+    let sites = "--site features,logits";
+    done(&format!("patch new --kind head --classes 2 {sites} --primary {model} --out {head}"));
+    done(&format!(
+        "patch train {head} --primary {model} --output logits --data {data} --learning-rate 0.5"
+    ));
+    let (code, _, error) = command(&format!("patch train {head} --primary {model} --data {data}"));
+    assert!(error.contains("`--output logits` trains better"), "{code} {error}");
+    done(&format!("patch eval {head} --primary {model} --output logits --data {data} --write"));
+    let pack = |more: &str| format!("patch pack {head} --primary {model} --out {library} {more}");
+    let described = "--title Rows --modality series --labels low,high";
+    let (code, _, error) = command(&pack(&format!("--output logits {described}")));
+    assert!(code == 0 && error.contains("first of 3 places"), "{error}");
+    assert_eq!(descriptor(&library)["primary"]["output"], "logits");
+    let import = format!("library import {library} --data {}", at("store"));
+    assert_eq!(done(&import), "own: head version 1\n");
+
+    // What the library says already stays, and who asks for something else is told.
+    refused(&pack("--output y"), "answers with `logits`, not `y`");
+    let (code, _, error) = command(&pack("--title Other"));
+    assert!(code == 0 && error.contains("--title is for a new library"), "{error}");
+    assert_eq!(done(&import), "own: nothing new\n");
+    let write = |key: &str, value: Json| {
+        let mut changed = descriptor(&library);
+        changed["primary"][key] = value;
+        std::fs::write(format!("{library}/library.json"), changed.to_string()).unwrap();
+    };
+    write("labels", serde_json::json!(["a", "b"]));
+    assert_eq!(done(&import), "own: labels changed from [\"low\",\"high\"] to [\"a\",\"b\"]\n");
+    write("labels", serde_json::json!(["a", "b", "c", "d"]));
+    refused(&import, "request_invalid: library.json: primary.labels names 4 classes");
+    write("labels", serde_json::json!(["a", "b"]));
+    assert_eq!(done(&import), "own: nothing new\n", "what was refused has changed nothing");
+}
+
+#[test]
+fn what_would_train_wrongly_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (model, head, data) = (at("m.onnx"), at("head"), at("data"));
+    classifier(&model);
+    rows(&data);
+    let sites = "--site features,logits";
+    done(&format!("patch new --kind head --classes 2 {sites} --primary {model} --out {head}"));
+    let train = format!("patch train {head} --primary {model} --output logits --data");
+    let mut classes: Vec<i64> = (0..20).map(|row| row % 2).collect();
+    for (class, why) in [
+        (2, "the head `head` has 2 classes, from 0; 1 of 20 examples are of class 2 or above"),
+        (3, "`logits` has 3 classes, from 0; 1 of 20 examples are of class 3 or above"),
+    ] {
+        classes[7] = class;
+        npy(&format!("{data}/y.npy"), &[20], &classes);
+        refused(&format!("{train} {data}"), why);
+    }
+    std::fs::write(at("names.csv"), "a,b,c,d,k\n1,2,3,4,cat\n1,2,3,5,dog\n4,3,2,1,fox\n").unwrap();
+    refused(&format!("{train} {}", at("names.csv")), "class 2 (`fox`)");
+    for (odd, why) in [
+        ("a,b,c,d,k\n1,2,3,4,cat\n1,nan,3,4,dog\n", "row 3: `nan` in `b` is no number"),
+        ("a,b,c,d,k\n1,2,3,4,0\n1,2,3,inf,1\n", "row 3: `inf` in `d` is no number"),
+        ("a,b,c,d,k\n1,2,3,4,0\n1,2,3,4,NaN\n", "row 3: there is no class in `k`"),
+    ] {
+        std::fs::write(at("odd.csv"), odd).unwrap();
+        refused(&format!("{train} {}", at("odd.csv")), why);
+    }
+    rows(&data);
+    let mut values = vec![0.5f32; 80];
+    values[4 * 6 + 2] = f32::NAN;
+    npy(&format!("{data}/x.npy"), &[20, 4], &values);
+    refused(&format!("{train} {data}"), "row 6, column [2] is NaN; 1 of 80 numbers");
+}
+
+/// Pictures of any size with three channels: a convolution, its mean, and two sums.
+fn any_size(path: &str) {
+    let any = |symbol: &str| Dim::Symbol(symbol.to_owned());
+    let weight = |shape: &[usize]| {
+        let count = shape.iter().product::<usize>();
+        let values: Vec<f32> = (0..count).map(|i| (i % 5) as f32 / 5.0 - 0.3).collect();
+        Tensor::new(shape.to_vec(), &values).unwrap()
+    };
+    let graph = Graph {
+        nodes: vec![
+            Node::new("Conv", &["x", "k"], &["c"]).with("pads", Attribute::Ints(vec![1; 4])),
+            Node::new("Relu", &["c"], &["r"]),
+            Node::new("GlobalAveragePool", &["r"], &["pooled"]),
+            Node::new("Flatten", &["pooled"], &["features"]),
+            Node::new("MatMul", &["features", "w"], &["logits"]),
+        ],
+        initializers: [("k".to_owned(), weight(&[4, 3, 3, 3])), ("w".to_owned(), weight(&[4, 2]))]
+            .into(),
+        inputs: vec![info("x", Some(vec![any("N"), Dim::Fixed(3), any("H"), any("W")]))],
+        outputs: vec![info("logits", None)],
+        ..Graph::default()
+    };
+    std::fs::write(path, Model { opset: 13, graph }.to_bytes()).unwrap();
+}
+
+#[test]
+fn a_primary_that_leaves_its_size_open_takes_it_from_data_or_description() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (model, head, data, library) = (at("m.onnx"), at("head"), at("data"), at("own"));
+    any_size(&model);
+    two_sides(folder.path());
+    let values: Vec<f32> =
+        (0..20 * 108).map(|i| if i / 108 % 2 == 0 { (i % 3) as f32 } else { 0.1 }).collect();
+    let classes: Vec<i64> = (0..20).map(|row| row % 2).collect();
+    npy(&format!("{data}/x.npy"), &[20, 3, 6, 6], &values);
+    npy(&format!("{data}/y.npy"), &[20], &classes);
+    let sites = "--site features,logits";
+    done(&format!("patch new --kind head {sites} --primary {model} --out {head}"));
+    let train = |more: &str| {
+        format!("patch train {head} --primary {model} --learning-rate 0.3 --fresh {more}")
+    };
+    let right = |trained: &Json| trained["after"]["accuracy"].as_f64().unwrap();
+    let trained = json(&train(&format!("--data {data} --epochs 40")));
+    assert!(right(&trained) > 0.9, "{trained}");
+    let pictures = format!("--data {}", at("pictures"));
+    let refusal =
+        "input_invalid: the primary leaves the size of its input open: `x` is [N, 3, H, W]";
+    refused(&train(&pictures), refusal);
+    for size in ["--shape 1,3,28,28", r#"--preprocessing {"width":28,"height":28}"#] {
+        let trained = json(&train(&format!("{pictures} --epochs 40 {size}")));
+        assert!(trained["examples"].as_u64().unwrap() > 10, "{trained}");
+    }
+    refused(&train(&format!("{pictures} --shape 1,1,28,28")), "takes [N, 3, H, W]");
+    let eval = format!("patch eval {head} --primary {model} {pictures} --write");
+    assert_eq!(command(&format!("{eval} --shape 1,3,28,28")).0, 0);
+
+    let pack = format!("patch pack {head} --primary {model} --out {library}");
+    refused(&pack, refusal);
+    let described = r#"--preprocessing {"width":28,"height":28,"scale":1}"#;
+    let (code, _, error) = command(&format!("{pack} {described}"));
+    assert_eq!(code, 0, "{error}");
+    let said = descriptor(&library);
+    assert_eq!(said["primary"]["preprocessing"]["channels"], 3, "{said}");
+    done(&format!("library import {library} --data {}", at("store")));
+    let mut silent = said;
+    silent["primary"]["preprocessing"] = serde_json::json!({});
+    std::fs::write(format!("{library}/library.json"), silent.to_string()).unwrap();
+    refused(
+        &format!("library import {library} --data {}", at("store")),
+        "does not say the size of `x`",
+    );
+}

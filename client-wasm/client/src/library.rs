@@ -179,6 +179,7 @@ impl Library {
         loading: &Loading<'_>,
     ) -> Result<Self, Problem> {
         let preprocessing = Preprocessing::from_json(&catalog.primary.preprocessing)?;
+        let shape = preprocessing.shape();
         let vocabulary = preprocessing.vocabulary().cloned();
         let files = Files::fetch(port, address, &catalog, vocabulary.as_ref(), loading).await?;
         let file = files.of(&catalog.primary.model);
@@ -200,7 +201,8 @@ impl Library {
         let primary = &catalog.primary;
         let probed = primary.probes.iter().map(|probe| probe.site.as_str());
         let sites = fitting_sites(file, probed, &parts, &mut broken, before)?;
-        let session = workshop.session(file, &primary.input, &primary.output, &sites)?;
+        let input = (primary.input.as_str(), shape.as_deref());
+        let session = workshop.session(file, input, &primary.output, &sites)?;
         let probes = Probes::compile(&session, &probes)?;
         let mut versions = BTreeMap::new();
         for part in parts {

@@ -39,27 +39,32 @@ impl Workshop {
         self.residence.occupancy()
     }
 
-    /// The session of a primary, given as its file, cut at these sites.
+    /// The session of a primary, given as its file, cut at these sites. `shape` is that of one prepared input, where
+    /// the library says how inputs are prepared.
     pub fn session(
         &self,
         file: &[u8],
-        input: &str,
+        (input, shape): (&str, Option<&[usize]>),
         output: &str,
         sites: &BTreeSet<String>,
     ) -> Result<Arc<Session>, Problem> {
         let digest = Digest::of(file);
         let names: Vec<&str> =
             [input, output].into_iter().chain(sites.iter().map(String::as_str)).collect();
-        let key = Digest::of(&[digest.as_bytes().as_slice(), names.join("\0").as_bytes()].concat());
+        let names = format!("{}\0{shape:?}", names.join("\0"));
+        let key = Digest::of(&[digest.as_bytes().as_slice(), names.as_bytes()].concat());
         self.sessions.take(key, || {
-            let model = Model::from_bytes(file)?;
+            let mut model = Model::from_bytes(file)?;
+            if let Some(shape) = shape {
+                model = model.taking(input, shape)?;
+            }
             Session::compile_in(&self.residence, model, digest, input, output, sites)
         })
     }
 
     /// A patch's programs, for this session.
     pub fn compiled(&self, session: &Session, patch: &Patch) -> Result<Arc<Compiled>, Problem> {
-        let key = Compiled::key(session.digest(), patch);
+        let key = Compiled::key(session, patch);
         self.compiled.take(key, || Compiled::new(session, patch))
     }
 
@@ -80,7 +85,7 @@ impl Workshop {
     ) -> Result<(Digest, Arc<Trainer>), Problem> {
         let mut bytes = Vec::new();
         for patch in patches {
-            bytes.extend_from_slice(Compiled::key(session.digest(), patch).as_bytes());
+            bytes.extend_from_slice(Compiled::key(session, patch).as_bytes());
             bytes.extend(serde_json::to_vec(&patch.manifest().training).unwrap_or_default());
         }
         let key = Digest::of(&bytes);
@@ -137,10 +142,11 @@ mod tests {
         let library = Fashion::load();
         let workshop = Workshop::default();
         let sites = ["image", "features", "logits"].map(str::to_owned).into();
-        let session = workshop.session(&library.bytes, "image", "logits", &sites).unwrap();
+        let image = ("image", Some([1, 1, 28, 28].as_slice()));
+        let session = workshop.session(&library.bytes, image, "logits", &sites).unwrap();
         assert!(Arc::ptr_eq(
             &session,
-            &workshop.session(&library.bytes, "image", "logits", &sites).unwrap()
+            &workshop.session(&library.bytes, image, "logits", &sites).unwrap()
         ));
         let first = &library.patches[2];
         let weights = first.weights().into_iter().map(|(name, tensor)| {

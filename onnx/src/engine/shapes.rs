@@ -101,18 +101,12 @@ fn resolve_one(
 }
 
 fn mismatch(info: &ValueInfo, shape: &[usize]) -> Error {
-    let declared = info.shape.as_deref().unwrap_or_default().iter().map(|dim| match dim {
-        Dim::Fixed(size) => size.to_string(),
-        Dim::Symbol(symbol) => symbol.clone(),
-        Dim::Unknown => "?".to_owned(),
-    });
-    let declared: Vec<String> = declared.collect();
     Error::new(
         Code::InputMismatch,
         format!(
-            "the shape {shape:?} of `{}` does not fit the declared [{}]",
+            "the shape {shape:?} of `{}` does not fit the declared {}",
             info.name,
-            declared.join(", ")
+            info.shape_in_words()
         ),
     )
 }

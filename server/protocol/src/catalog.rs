@@ -44,7 +44,7 @@ pub struct PrimaryEntry {
     pub model: Blob,
     /// The graph input that takes the user's data.
     pub input: String,
-    /// The graph output that is shown.
+    /// The tensor of the graph that answers.
     pub output: String,
     /// Names of the classes, in order; empty where there are none.
     pub labels: Vec<String>,

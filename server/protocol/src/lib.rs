@@ -1,4 +1,4 @@
-//! What client and server agree on: identifiers, the signed catalog, contribution frames, anonymous
+//! What client and server agree on: identifiers, the signed catalog, how inputs are prepared, contribution frames, anonymous
 //! tokens, clipping, privacy arithmetic, experiment assignment and problem codes.
 //!
 //! This crate knows no network, file, clock or source of randomness. Both sides run the very same code, so a
@@ -10,6 +10,7 @@ pub mod delta;
 pub mod experiment;
 pub mod id;
 pub mod measure;
+pub mod preprocessing;
 pub mod privacy;
 pub mod problem;
 pub mod token;

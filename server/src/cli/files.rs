@@ -53,10 +53,18 @@ fn at(path: &Path, error: Error) -> Error {
 /// Parses `NAME=1,3,224,224`; for clap.
 pub(super) fn parse_shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let (name, sizes) = text.rsplit_once('=').ok_or("expected NAME=1,3,224,224")?;
-    let sizes = sizes.split(',').filter(|size| !size.is_empty()).map(|size| size.trim().parse());
-    let sizes =
-        sizes.collect::<Result<Vec<usize>, _>>().map_err(|_| "expected sizes like 1,3,224,224")?;
-    Ok((name.to_owned(), sizes))
+    Ok((name.to_owned(), parse_sizes(sizes)?.0))
+}
+
+/// The sizes of a shape; clap would take a plain vector for an option that may be repeated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sizes(pub(super) Vec<usize>);
+
+/// Parses `1,3,224,224`; for clap.
+pub(super) fn parse_sizes(text: &str) -> Result<Sizes, String> {
+    let sizes = text.split(',').filter(|size| !size.is_empty()).map(|size| size.trim().parse());
+    let sizes = sizes.collect::<Result<_, _>>().map_err(|_| "expected sizes like 1,3,224,224")?;
+    Ok(Sizes(sizes))
 }
 
 /// Parses `NAME=FILE`; for clap.

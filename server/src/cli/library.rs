@@ -15,7 +15,8 @@ use crate::store::Store;
 /// Import and list libraries.
 #[derive(Debug, Subcommand)]
 pub(super) enum LibraryCommand {
-    /// Check a library and store it; a server that runs on the data folder must be stopped.
+    /// Check a library and store it, and say what it changes of one that is there; a server that runs on the data folder
+    /// must be stopped.
     #[command(
         after_help = "Example: backstitch library import onnx/models/fashion --data backstitch-data"
     )]
@@ -79,15 +80,17 @@ async fn import(source: &str, config: &ConfigArgs, json: bool) -> Result<()> {
         registry::import(&store, &blobs, &Source::parse(source)?, Clock::system().now()).await?;
     store.close().await;
     if json {
-        return print_json(
-            &serde_json::json!({ "library": imported.library, "versions": imported.versions }),
-        );
+        return print_json(&imported);
     }
-    match imported.versions.is_empty() {
-        true => println!("{}: nothing new", imported.library),
-        false => imported.versions.iter().for_each(|(patch, version)| {
-            println!("{}: {patch} version {version}", imported.library);
-        }),
+    let library = &imported.library;
+    for (patch, version) in &imported.versions {
+        println!("{library}: {patch} version {version}");
+    }
+    for change in &imported.changes {
+        println!("{library}: {change}");
+    }
+    if imported.versions.is_empty() && imported.changes.is_empty() {
+        println!("{library}: nothing new");
     }
     Ok(())
 }

@@ -50,7 +50,7 @@ pub struct PrimaryDescriptor {
     pub file: String,
     /// The graph input that takes the user's data.
     pub input: String,
-    /// The graph output that is shown.
+    /// The tensor of the graph that answers: an output, or one inside, such as the logits before a softmax.
     pub output: String,
     /// Names of the classes, in order.
     #[serde(default)]
@@ -324,7 +324,7 @@ fn unique(what: &str, names: &[Name]) -> Result<()> {
     }
 }
 
-fn invalid(detail: impl Into<String>) -> Problem {
+pub(super) fn invalid(detail: impl Into<String>) -> Problem {
     Problem::new(Code::RequestInvalid, format!("library.json: {}", detail.into()))
 }
 

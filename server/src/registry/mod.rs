@@ -2,15 +2,18 @@
 
 pub(crate) mod alias;
 mod catalog;
+mod changes;
 mod descriptor;
 mod import;
 mod key;
+mod primary;
 mod secret;
 mod source;
 pub(crate) mod version;
 
 pub(crate) use catalog::libraries;
 pub use catalog::{Catalogs, Issued, News};
+pub use changes::Change;
 pub use descriptor::{HeldOut, LibraryDescriptor, PrimaryDescriptor, TaskDescriptor};
 pub(crate) use import::set_terms;
 pub use import::{Imported, import};

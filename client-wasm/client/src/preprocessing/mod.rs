@@ -1,7 +1,6 @@
 //! From what a caller gives to the model's input tensor, and to what analysis looks at.
 //!
-//! A catalog describes it as JSON; a `width` makes it a picture's, `max_tokens` a text's, `window` a series'. Anything
-//! else takes tensors of the model's own shape.
+//! A catalog describes it: [`backstitch_protocol::preprocessing`] says how.
 
 mod picture;
 mod series;
@@ -10,12 +9,11 @@ mod wordpiece;
 
 use backstitch_protocol::Problem;
 use backstitch_protocol::catalog::Blob;
-use backstitch_protocol::problem::Code;
-use serde::de::DeserializeOwned;
+use backstitch_protocol::preprocessing::{self as described, Text};
 
-pub use picture::{Layout, Picture, Plane};
-pub use series::{Series, SeriesLayout};
-pub use text::{Text, Tokenizer};
+pub use picture::{Picture, Plane};
+pub use series::Series;
+pub use text::Tokenizer;
 pub use wordpiece::WordPiece;
 
 use crate::analysis::Subject;
@@ -61,12 +59,21 @@ pub enum Preparation {
 impl Preprocessing {
     /// Reads and checks the catalog's description.
     pub fn from_json(value: &serde_json::Value) -> Result<Self, Problem> {
-        let has = |key: &str| value.get(key).is_some();
-        match (has("width"), has("max_tokens"), has("window")) {
-            (true, _, _) => Picture::from_json(value).map(Self::Picture),
-            (_, true, _) => Text::from_json(value).map(Self::Text),
-            (_, _, true) => Series::from_json(value).map(Self::Series),
-            _ => Ok(Self::Plain),
+        Ok(match described::Preprocessing::from_json(value)? {
+            described::Preprocessing::Picture(picture) => Self::Picture(Picture(picture)),
+            described::Preprocessing::Text(text) => Self::Text(text),
+            described::Preprocessing::Series(series) => Self::Series(Series(series)),
+            described::Preprocessing::Plain => Self::Plain,
+        })
+    }
+
+    /// The shape of the input that it makes; `None` for tensors of the model's own shape.
+    pub fn shape(&self) -> Option<Vec<usize>> {
+        match self {
+            Self::Picture(picture) => Some(picture.shape()),
+            Self::Text(text) => Some(text.shape()),
+            Self::Series(series) => Some(series.shape()),
+            Self::Plain => None,
         }
     }
 
@@ -132,20 +139,10 @@ fn plain(input: &Input, wanted: &[usize]) -> Result<Prepared, Problem> {
     }
 }
 
-/// Reads one kind's keys. Unknown ones are refused, because ignoring one would feed the model wrongly.
-fn read<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T, Problem> {
-    serde_json::from_value(value.clone()).map_err(|e| {
-        Problem::new(Code::CatalogInvalid, format!("preprocessing: {e}"))
-            .with_hint("a newer client may be needed for this library")
-    })
-}
-
-fn out_of_range(value: &serde_json::Value) -> Problem {
-    Problem::new(Code::CatalogInvalid, format!("preprocessing: {value} is out of range"))
-}
-
 #[cfg(test)]
 mod tests {
+    use backstitch_protocol::problem::Code;
+
     use super::*;
 
     #[test]
@@ -158,7 +155,9 @@ mod tests {
             let vocabulary = b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nfine\n";
             let ready = Preprocessing::from_json(&description).unwrap().complete(vocabulary);
             let ready = ready.unwrap();
-            assert!(ready.prepare(takes[0], &[1, 2]).is_ok(), "{description}");
+            let shape = Preprocessing::from_json(&description).unwrap().shape();
+            let made = ready.prepare(takes[0], &[1, 2]).unwrap().shape;
+            assert!(shape.is_none_or(|shape| shape == made), "{description} {made:?}");
             for input in refuses {
                 let problem = ready.prepare(input, &[1, 2]).unwrap_err();
                 assert!(problem.is(Code::InputInvalid), "{description} {input:?}: {problem}");

@@ -3,80 +3,28 @@
 //! Rows are moments, columns are channels. The model sees the newest window; gaps are bridged by straight lines, and held
 //! level at the ends. Analysis sees the same window before that, in its own units.
 
-use backstitch_protocol::Problem;
-use serde::{Deserialize, Serialize};
+use std::ops::Deref;
 
-use super::{Prepared, out_of_range, read};
+use backstitch_protocol::Problem;
+use backstitch_protocol::preprocessing::{self as described, SeriesLayout};
+
+use super::Prepared;
 use crate::analysis::{self, Subject};
 use crate::input::{Input, invalid};
 
-/// Largest window, in numbers.
-const MAX_NUMBERS: usize = 1 << 22;
+/// Prepares series as a library wants them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series(pub(super) described::Series);
 
-/// How a library wants its series.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Series {
-    /// Moments that the model sees at once. A longer series is cut to its newest.
-    pub window: usize,
-    /// Numbers per moment.
-    pub channels: usize,
-    /// Moments per second; 1 where the clock does not matter.
-    #[serde(default = "one")]
-    pub rate_hz: f64,
-    /// Subtracted per channel.
-    #[serde(default)]
-    pub mean: Vec<f64>,
-    /// Divides per channel after the mean.
-    #[serde(default)]
-    pub std: Vec<f64>,
-    /// Largest share of a channel that may be missing.
-    #[serde(default = "half")]
-    pub max_missing: f64,
-    /// `nct` or `ntc`.
-    #[serde(default)]
-    pub layout: SeriesLayout,
-    /// For people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-}
+impl Deref for Series {
+    type Target = described::Series;
 
-/// Where the channels stand in the model's input.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SeriesLayout {
-    /// Batch, channels, time.
-    #[default]
-    Nct,
-    /// Batch, time, channels.
-    Ntc,
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-fn half() -> f64 {
-    0.5
+    fn deref(&self) -> &described::Series {
+        &self.0
+    }
 }
 
 impl Series {
-    pub(super) fn from_json(value: &serde_json::Value) -> Result<Self, Problem> {
-        let read: Self = read(value)?;
-        let size = read.window.checked_mul(read.channels).filter(|n| *n <= MAX_NUMBERS);
-        let per_channel = |v: &[f64]| v.is_empty() || v.len() == read.channels;
-        let numbers = read.rate_hz > 0.0
-            && read.rate_hz.is_finite()
-            && (0.0..1.0).contains(&read.max_missing)
-            && read.mean.iter().all(|m| m.is_finite())
-            && read.std.iter().all(|s| s.is_finite() && *s != 0.0);
-        let sized = size.is_some_and(|n| n > 0);
-        match sized && per_channel(&read.mean) && per_channel(&read.std) && numbers {
-            true => Ok(read),
-            false => Err(out_of_range(value)),
-        }
-    }
-
     /// The model's input of a series `[moments, channels]`, or `[moments]` where there is one channel.
     pub fn prepare(&self, input: &Input) -> Result<Prepared, Problem> {
         let values = self.newest(input)?;
@@ -93,14 +41,10 @@ impl Series {
                 normal[at] = ((value - mean) / std) as f32;
             }
         }
-        let shape = match self.layout {
-            SeriesLayout::Nct => vec![1, self.channels, self.window],
-            SeriesLayout::Ntc => vec![1, self.window, self.channels],
-        };
         let rows = (0..self.channels)
             .flat_map(|channel| values.iter().skip(channel).step_by(self.channels).copied());
         let seen = analysis::Series::new(self.channels, self.rate_hz, rows.collect())?;
-        Ok(Prepared { shape, values: normal, subject: Subject::Series(seen) })
+        Ok(Prepared { shape: self.shape(), values: normal, subject: Subject::Series(seen) })
     }
 
     /// The last `window` moments.
@@ -171,12 +115,16 @@ fn gappy(channel: usize, missing: f64, limit: f64) -> Problem {
 mod tests {
     use backstitch_protocol::problem::Code;
 
+    use super::super::Preprocessing;
     use super::*;
 
     const GAP: f32 = f32::NAN;
 
     fn series(json: serde_json::Value) -> Series {
-        Series::from_json(&json).unwrap()
+        match Preprocessing::from_json(&json).unwrap() {
+            Preprocessing::Series(series) => series,
+            other => panic!("no series: {other:?}"),
+        }
     }
 
     fn prepared(series: &Series, shape: &[usize], values: &[f32]) -> Result<Prepared, Problem> {
@@ -191,7 +139,7 @@ mod tests {
         let values = [9.0, 9.0, 1.0, 10.0, 3.0, 20.0];
         let found = prepared(&both, &[3, 2], &values).unwrap();
         assert_eq!((found.shape, found.values), (vec![1, 2, 2], vec![0.0, 1.0, 10.0, 20.0]));
-        let rows = Series { layout: SeriesLayout::Ntc, ..both };
+        let rows = Series(described::Series { layout: SeriesLayout::Ntc, ..both.0 });
         assert_eq!(prepared(&rows, &[1, 3, 2], &values).unwrap().values, [0.0, 10.0, 1.0, 20.0]);
         let seen = analysis::Series::new(2, 1.0, vec![1.0, 3.0, 10.0, 20.0]).unwrap();
         assert_eq!(found.subject, Subject::Series(seen));
@@ -220,21 +168,6 @@ mod tests {
         ] {
             let problem = prepared(&two, &shape, &values).unwrap_err();
             assert!(problem.is(Code::InputInvalid), "{shape:?} {values:?}: {problem}");
-        }
-    }
-
-    #[test]
-    fn bad_descriptions_are_refused() {
-        for bad in [
-            serde_json::json!({"window": 0, "channels": 1}),
-            serde_json::json!({"window": 9, "channels": 0}),
-            serde_json::json!({"window": u64::MAX, "channels": 2}),
-            serde_json::json!({"window": 9, "channels": 2, "mean": [0.0]}),
-            serde_json::json!({"window": 9, "channels": 1, "std": [0.0]}),
-            serde_json::json!({"window": 9, "channels": 1, "max_missing": 1.0}),
-            serde_json::json!({"window": 9, "channels": 1, "detrend": true}),
-        ] {
-            assert!(Series::from_json(&bad).unwrap_err().is(Code::CatalogInvalid), "{bad}");
         }
     }
 }

@@ -1,45 +1,17 @@
 //! From a text to token ids.
 
 use backstitch_protocol::Problem;
-use backstitch_protocol::catalog::Blob;
-use serde::{Deserialize, Serialize};
+use backstitch_protocol::preprocessing::Text;
 
-use super::{Prepared, WordPiece, out_of_range, read};
+use super::{Prepared, WordPiece};
 use crate::analysis::Subject;
 use crate::input::{Input, invalid};
-
-/// Most tokens of a model's input.
-const MAX_TOKENS: usize = 4096;
-
-/// How a library wants its texts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Text {
-    /// Tokens of the model's input, start and end included. A shorter text is filled up with zeros; of a longer one
-    /// the model sees the beginning, while analysis sees all of it.
-    pub max_tokens: usize,
-    /// The uncased WordPiece vocabulary, one piece a line.
-    pub vocabulary: Blob,
-    /// For people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-}
 
 /// A description with its vocabulary.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     max_tokens: usize,
     words: WordPiece,
-}
-
-impl Text {
-    pub(super) fn from_json(value: &serde_json::Value) -> Result<Self, Problem> {
-        let read: Self = read(value)?;
-        match (3..=MAX_TOKENS).contains(&read.max_tokens) {
-            true => Ok(read),
-            false => Err(out_of_range(value)),
-        }
-    }
 }
 
 impl Tokenizer {

@@ -135,14 +135,14 @@ impl Compiled {
         Self { attachments: attachments.collect(), macs: self.macs, fault: OnceLock::new() }
     }
 
-    /// What distinguishes compiled patches: the graph, the attachments, and the weights that are built in because
-    /// they are not trainable.
-    pub fn key(primary: Digest, patch: &Patch) -> Digest {
+    /// What distinguishes compiled patches: the primary with its input's shape and its answer, the graph, the
+    /// attachments, and the weights that are built in because they are not trainable.
+    pub fn key(session: &Session, patch: &Patch) -> Digest {
         let manifest = patch.manifest();
-        let mut bytes = [*primary.as_bytes(), *patch.graph_digest().as_bytes()].concat();
-        bytes.extend(
-            serde_json::to_vec(&(&manifest.attachments, &manifest.trainable)).unwrap_or_default(),
-        );
+        let mut bytes = [*session.digest().as_bytes(), *patch.graph_digest().as_bytes()].concat();
+        let said =
+            (session.input(), session.output().0, &manifest.attachments, &manifest.trainable);
+        bytes.extend(serde_json::to_vec(&said).unwrap_or_default());
         let frozen = patch.model().graph.initializers.iter();
         for (name, tensor) in frozen.filter(|(name, _)| !manifest.trainable.contains(name)) {
             bytes.extend(name.as_bytes());

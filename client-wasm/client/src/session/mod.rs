@@ -58,7 +58,8 @@ impl Session {
     /// graph input that takes the user's data and the tensor that is answered; `sites` is every tensor that a
     /// patch of the library reads or changes.
     ///
-    /// Fails where the primary has other inputs besides, or a site does not exist.
+    /// Sizes of the input that the primary leaves open count as 1; [`Model::taking`] fixes them. Fails where the primary
+    /// has other inputs besides, or a site does not exist.
     pub fn compile(
         model: Model,
         digest: Digest,
@@ -93,10 +94,11 @@ impl Session {
         if only.name != input {
             return Err(unknown("input", input));
         }
-        if model.graph.output(output).is_none() {
-            return Err(unknown("output", output));
+        if !model.graph.has_tensor(output) {
+            return Err(unknown("tensor", output));
         }
         let shapes = infer(&model, &Dims::new())?;
+        let model = model.answering(output, &shapes)?;
         let names: Vec<&str> = sites.iter().map(String::as_str).collect();
         let segments = cut_for(&model, &names, &shapes)?
             .into_iter()

@@ -167,7 +167,7 @@ fn the_same_path_gives_the_same_bits_and_other_weights_compile_nothing() {
     let base = session.base(&input, None, &|| 0.0).unwrap().0.output.f32s().unwrap().to_vec();
     assert_eq!(run(&style), base);
     let trained = with_random_weights(patches[2]);
-    assert_eq!(Compiled::key(fashion.digest, patches[2]), Compiled::key(fashion.digest, &trained));
+    assert_eq!(Compiled::key(&session, patches[2]), Compiled::key(&session, &trained));
     style.weights = Arc::new(style.compiled.weights(&session, &trained).unwrap());
     let changed = run(&style);
     assert_ne!(changed, base);

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use backstitch_onnx::patch::Patch;
+use backstitch_onnx::patch::{Kind, Patch, Template, template};
+use backstitch_onnx::{Attribute, DType, Digest, Dim, Graph, Model, Node, Tensor, ValueInfo};
 use backstitch_protocol::problem::Code;
 use base64::Engine as _;
 
@@ -232,7 +233,7 @@ fn a_checkpoint_goes_on_bit_by_bit_by_every_rule() {
         };
         let (mut whole, mut parts) = (begin(), begin());
         while whole.step().unwrap().is_some() {}
-        let identity = backstitch_onnx::Digest::of(b"this training");
+        let identity = Digest::of(b"this training");
         let mut resumed = 0;
         while parts.step().unwrap().is_some() {
             let bytes = parts.checkpoint(identity, serde_json::Value::Null, 1.5).unwrap();
@@ -240,7 +241,7 @@ fn a_checkpoint_goes_on_bit_by_bit_by_every_rule() {
                 let (training, judges) = (examples.clone(), examples.clone());
                 Course::resume(trainer.clone(), training, judges, bytes, identity)
             };
-            assert!(resume(&bytes, backstitch_onnx::Digest::of(b"another")).is_none());
+            assert!(resume(&bytes, Digest::of(b"another")).is_none());
             assert!(resume(&bytes[..bytes.len() - 4], identity).is_none());
             let header;
             (parts, header) = resume(&bytes, identity).unwrap();
@@ -260,7 +261,7 @@ fn arbitrary_bytes_are_no_checkpoint() {
         let body: Vec<u8> = (0..length)
             .map(|_| if draws.below(3) > 0 { 0 } else { draws.next_u64() as u8 })
             .collect();
-        let signed = [backstitch_onnx::Digest::of(&body).as_bytes().as_slice(), &body].concat();
+        let signed = [Digest::of(&body).as_bytes().as_slice(), &body].concat();
         assert!(Header::read(&body).is_none() && Header::read(&signed).is_none());
     }
 }
@@ -294,4 +295,63 @@ fn a_batch_is_judged_as_its_examples_are_one_by_one() {
     let losses: std::collections::BTreeSet<u64> =
         one_by_one(&trainer, &all, &start).iter().map(|j| (j.loss * 1e6) as u64).collect();
     assert_eq!(losses.len(), examples.len());
+}
+
+/// Two series of five moments with the time first inside: `[N, 5, 3]`, transposed to `[5, N, 3]`, changed there by the
+/// patch, and read at the last moment.
+fn time_first(last: &[Node]) -> (Session, Patch) {
+    let info = |name: &str, shape: Option<Vec<Dim>>| ValueInfo {
+        name: name.to_owned(),
+        dtype: DType::F32,
+        shape,
+    };
+    let rows = |sizes: &[usize]| {
+        let fixed = sizes.iter().map(|size| Dim::Fixed(*size));
+        Some([Dim::Symbol("N".to_owned())].into_iter().chain(fixed).collect())
+    };
+    let mut nodes = vec![
+        Node::new("Transpose", &["x"], &["turned"]).with("perm", Attribute::Ints(vec![1, 0, 2])),
+        Node::new("Tanh", &["turned"], &["site"]),
+    ];
+    nodes.extend_from_slice(last);
+    let graph = Graph {
+        nodes,
+        initializers: [("last".to_owned(), Tensor::scalar(4i64))].into(),
+        inputs: vec![info("x", rows(&[5, 3]))],
+        outputs: vec![info("y", None)],
+        ..Graph::default()
+    };
+    let model = Model { opset: 13, graph };
+    let digest = Digest::of(&model.to_bytes());
+    let kind = Template { kind: Kind::Affine, name: "p", sites: &["site"], rank: 1, classes: None };
+    let patch = template(&model, digest, &kind).unwrap();
+    (Session::compile(model, digest, "x", "y", &["site".to_owned()].into()).unwrap(), patch)
+}
+
+#[test]
+fn sites_with_the_time_first_train_one_example_at_a_time() {
+    let gather = Node::new("Gather", &["site", "last"], &["y"]);
+    let (session, patch) = time_first(&[gather]);
+    assert!(patch.manifest().training.as_ref().unwrap().batch > 1);
+    let trainer = Arc::new(Trainer::compile(&session, &[&patch]).unwrap());
+    assert_eq!(trainer.batch(), 1);
+    let example = |class: usize| {
+        let values = (0..15).map(|i| if i % 3 == class { 0.5 } else { 0.1 }).collect();
+        let (shape, target) = (vec![1, 5, 3], Target::Class((class + 1) % 3));
+        Arc::new(trainer.activate(&Example { id: 0, shape, values, target }).unwrap())
+    };
+    let examples: Vec<Arc<Activation>> = (0..3).map(example).collect();
+    let weights = trainer.weights_of(&[&patch]).unwrap();
+    let judged: Vec<&Activation> = examples.iter().map(|e| &**e).collect();
+    let before = trainer.score(&judged, &weights).unwrap().loss;
+    let pace = Pace { epochs: 20, seed: 1 };
+    let mut descent = Descent::start(trainer.clone(), examples.clone(), weights, pace).unwrap();
+    while descent.step().unwrap().is_some() {}
+    let after = trainer.score(&judged, descent.weights()).unwrap().loss;
+    assert!(after < before, "{before} {after}");
+
+    // What has the time first to the end has no answer for each example.
+    let (session, patch) = time_first(&[Node::new("Identity", &["site"], &["y"])]);
+    let refused = Trainer::compile(&session, &[&patch]).unwrap_err();
+    assert_eq!(refused.code(), "gradient_unsupported", "{refused}");
 }

@@ -82,20 +82,28 @@ impl Trainer {
             })?;
         let declared =
             session.model().graph.inputs.first().and_then(|info| info.shape.as_ref()?.first());
-        // A primary with a fixed batch trains example by example.
-        let batch = match declared {
-            Some(Dim::Fixed(_)) => 1,
-            _ => training.batch.clamp(1, MAX_BATCH),
+        let batch = training.batch.clamp(1, MAX_BATCH);
+        let is_fixed = matches!(declared, Some(Dim::Fixed(_)));
+        let together = match is_fixed || batch == 1 {
+            true => None,
+            false => Self::compile_for(session, patches, &training, batch)?,
         };
-        Self::compile_for(session, patches, training, batch)
+        // Where the batch is fixed or examples do not stand one after another, they are trained one by one.
+        match together {
+            Some(trainer) => Ok(trainer),
+            None => Self::compile_for(session, patches, &training, 1)?.ok_or_else(|| {
+                Problem::new(Code::Internal, "a batch of one cannot be told from one example")
+            }),
+        }
     }
 
+    /// `None` where a batch is not its examples one after another, such as behind a site with the time first.
     fn compile_for(
         session: &Session,
         patches: &[&Patch],
-        training: Training,
+        training: &Training,
         batch: usize,
-    ) -> Result<Self, Problem> {
+    ) -> Result<Option<Self>, Problem> {
         let loss: Loss = training.loss.parse()?;
         let parameters = parameters(patches);
         let names: Vec<String> = parameters.iter().map(Parameter::stitched).collect();
@@ -108,16 +116,23 @@ impl Trainer {
         if let Some(first) = many_shape.first_mut() {
             *first = batch;
         }
-        let many = infer(&whole, &Dims::from([(input.to_owned(), many_shape)]))?;
+        let many = match infer(&whole, &Dims::from([(input.to_owned(), many_shape)])) {
+            Ok(many) => many,
+            // A size inside may be fixed to one example, whatever the input declares.
+            Err(_) if batch > 1 => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         // Both parts declare the shapes that they are split for.
         let (prefix, mut answer) = split_frozen_for(&whole, &trainable, &one)?;
         let (_, suffix) = split_frozen_for(&whole, &trainable, &many)?;
-        let border = border(&suffix, &one, &many, batch)?;
+        let Some(border) = border(&suffix, &one, &many, batch)? else { return Ok(None) };
+        if many.get(output).and_then(|(_, shape)| shape.first()) != Some(&batch) {
+            return if batch > 1 { Ok(None) } else { Err(no_row_for_each(output, &one)) };
+        }
         let program = |model: Model, dims: Dims| session.residence().program(model, dims);
         let own = |model: &Model| dims_of(model, &one);
         let answer_shape = one.get(output).map_or_else(Vec::new, |(_, shape)| shape.clone());
-        let is_batched = many.get(output).is_some_and(|(_, s)| s.first() == Some(&batch));
-        let together = (batch > 1 && is_batched).then(|| suffix.clone());
+        let together = (batch > 1).then(|| suffix.clone());
         let prefix = prefix.map(|p| (own(&p), p)).map(|(d, p)| program(p, d)).transpose()?;
         let objective = Objective { loss, output, trainable: &trainable };
         let gradient = differentiate(&suffix, &objective, &dims_of(&suffix, &many))?;
@@ -134,8 +149,8 @@ impl Trainer {
             }
             None => None,
         };
-        Ok(Self {
-            training,
+        Ok(Some(Self {
+            training: training.clone(),
             parameters,
             batch,
             loss,
@@ -145,7 +160,7 @@ impl Trainer {
             step: program(gradient, gradient_dims)?,
             answer: AnswerPrograms { one_by_one, together },
             answer_shape,
-        })
+        }))
     }
 
     /// How the first patch's manifest wants it trained.
@@ -342,12 +357,13 @@ fn parameters(patches: &[&Patch]) -> Vec<Parameter> {
     patches.iter().flat_map(of).collect()
 }
 
+/// `None` where a tensor of several examples is not theirs one after another.
 fn border(
     suffix: &Model,
     one: &Shapes,
     many: &Shapes,
     batch: usize,
-) -> Result<Vec<Border>, Problem> {
+) -> Result<Option<Vec<Border>>, Problem> {
     let read = |info: &backstitch_onnx::ValueInfo| {
         let shape = |shapes: &Shapes| shapes.get(&info.name).map(|(_, shape)| shape.clone());
         let (Some(single), Some(several)) = (shape(one), shape(many)) else {
@@ -361,15 +377,18 @@ fn border(
             *rows = batch;
         }
         let batched = single.first() == Some(&1) && stacked == several;
-        match batched || single == several {
-            true => Ok(Border { name: info.name.clone(), shape: single, batched }),
-            false => Err(Problem::new(
-                Code::Internal,
-                format!("`{}` grows from {single:?} to {several:?} with the batch", info.name),
-            )),
-        }
+        let stacks = batched || single == several;
+        Ok(stacks.then(|| Border { name: info.name.clone(), shape: single, batched }))
     };
     suffix.graph.inputs.iter().map(read).collect()
+}
+
+fn no_row_for_each(output: &str, one: &Shapes) -> Problem {
+    let shape = one.get(output).map(|(_, shape)| shape.as_slice()).unwrap_or_default();
+    let detail = format!("`{output}` of the shape {shape:?} has no row for each example");
+    backstitch_onnx::Error::new(backstitch_onnx::Code::GradientUnsupported, detail)
+        .with_hint("the loss needs a tensor whose first dimension counts examples")
+        .into()
 }
 
 /// As many numbers as the loss reads: those of the target, or its only one for all of them.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use backstitch_client::examples::Target;
+use backstitch_onnx::engine::infer;
 use backstitch_onnx::patch::Patch;
 use backstitch_onnx::stitch::stitch;
 use backstitch_onnx::{Dim, Dims, Model, Program, Value};
@@ -70,6 +71,16 @@ fn mixes_examples(model: &Model) -> bool {
     model.graph.nodes.iter().any(|node| node.op == "DynamicQuantizeLinear")
 }
 
+/// Whether the answers to several inputs stand one after another. They do not where the time comes first, nor where a
+/// size inside is fixed to one example.
+fn stacks_answers(primary: &Primary) -> bool {
+    let mut shape = primary.shape.clone();
+    shape.iter_mut().take(1).for_each(|rows| *rows = 2);
+    let shapes = infer(&primary.model, &Dims::from([(primary.input.clone(), shape)]));
+    let answer = shapes.ok().and_then(|shapes| shapes.get(&primary.output).cloned());
+    answer.is_some_and(|(_, shape)| shape.first() == Some(&2))
+}
+
 /// A program for a set of patches, by their indices, and a batch.
 type Programs = BTreeMap<(Vec<usize>, usize), Rc<Program>>;
 
@@ -87,7 +98,7 @@ impl<'a> Answers<'a> {
         let models = patches.iter().map(Patch::model).chain([&primary.model]);
         let batch = match first.and_then(|input| input.shape.as_ref()?.first()) {
             Some(Dim::Fixed(_)) => 1,
-            _ if models.into_iter().any(mixes_examples) => 1,
+            _ if models.into_iter().any(mixes_examples) || !stacks_answers(primary) => 1,
             _ => BATCH,
         };
         Self { primary, patches, batch, programs: RefCell::default() }
@@ -162,21 +173,15 @@ mod tests {
 
     use super::*;
 
-    /// Takes `[N, 2]`, and answers with the same in 256 levels.
-    fn quantised() -> Primary {
+    /// Takes `[N, 2]`, and answers with `y`.
+    fn primary(nodes: Vec<Node>) -> Primary {
         let rows = vec![Dim::Symbol("N".to_owned()), Dim::Fixed(2)];
         let info =
             |name: &str, shape| ValueInfo { name: name.to_owned(), dtype: DType::F32, shape };
         let graph = Graph {
             inputs: vec![info("x", Some(rows))],
             outputs: vec![info("y", None)],
-            nodes: vec![
-                Node::new("DynamicQuantizeLinear", &["x"], &["levels", "step", "zero"]),
-                Node::new("Cast", &["levels"], &["level"]).with("to", Attribute::Int(1)),
-                Node::new("Cast", &["zero"], &["nothing"]).with("to", Attribute::Int(1)),
-                Node::new("Sub", &["level", "nothing"], &["steps"]),
-                Node::new("Mul", &["steps", "step"], &["y"]),
-            ],
+            nodes,
             ..Graph::default()
         };
         Primary {
@@ -186,31 +191,46 @@ mod tests {
             dtype: DType::F32,
             shape: vec![1, 2],
             output: "y".to_owned(),
-            shown: "y".to_owned(),
             shapes: BTreeMap::new(),
             labels: Vec::new(),
+            preprocessing: serde_json::Value::Null,
             picture: None,
             probed: None,
         }
     }
 
+    /// How far answers are from what was given.
+    fn errors(primary: &Primary, inputs: &[[f32; 2]]) -> Vec<f64> {
+        let examples = Examples {
+            shape: vec![1, 2],
+            inputs: inputs.iter().map(|x| x.to_vec()).collect(),
+            targets: inputs.iter().map(|x| Target::Values(x.to_vec())).collect(),
+            labels: Vec::new(),
+            picture: None,
+        };
+        let answers = Answers::new(primary, &[]);
+        answers.scores(&examples, Metric::SquaredError, &|_| Ok(Vec::new())).unwrap()
+    }
+
     #[test]
     fn levels_of_an_example_are_its_own() {
-        let primary = quantised();
-        let errors = |inputs: &[[f32; 2]]| {
-            let examples = Examples {
-                shape: vec![1, 2],
-                inputs: inputs.iter().map(|x| x.to_vec()).collect(),
-                targets: inputs.iter().map(|x| Target::Values(x.to_vec())).collect(),
-                labels: Vec::new(),
-                picture: None,
-            };
-            let answers = Answers::new(&primary, &[]);
-            answers.scores(&examples, Metric::SquaredError, &|_| Ok(Vec::new())).unwrap()
-        };
+        let quantised = primary(vec![
+            Node::new("DynamicQuantizeLinear", &["x"], &["levels", "step", "zero"]),
+            Node::new("Cast", &["levels"], &["level"]).with("to", Attribute::Int(1)),
+            Node::new("Cast", &["zero"], &["nothing"]).with("to", Attribute::Int(1)),
+            Node::new("Sub", &["level", "nothing"], &["steps"]),
+            Node::new("Mul", &["steps", "step"], &["y"]),
+        ]);
+        let errors = |inputs: &[[f32; 2]]| errors(&quantised, inputs);
         // Beside a large example, a step is 100 / 255: the small one would be wrong by 0.1.
         let together = errors(&[[0.5, 0.3], [100.0, 0.0]]);
         assert_eq!(together, [errors(&[[0.5, 0.3]]), errors(&[[100.0, 0.0]])].concat());
         assert!(together[0] < 1e-5, "{together:?}");
+    }
+
+    #[test]
+    fn answers_with_the_time_first_are_taken_one_by_one() {
+        let turned = primary(vec![Node::new("Transpose", &["x"], &["y"])]);
+        assert_eq!(errors(&turned, &[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), [0.0; 3]);
     }
 }

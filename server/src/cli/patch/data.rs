@@ -9,6 +9,9 @@ use backstitch_client::input::Input;
 use backstitch_client::preprocessing::Picture;
 use backstitch_client::random::SplitMix;
 use backstitch_edge::data::Pictures;
+use backstitch_onnx::Tensor;
+use backstitch_protocol::Problem;
+use backstitch_protocol::problem::Code;
 use clap::Args;
 
 use super::pictures;
@@ -24,6 +27,9 @@ pub(super) const FORMS: &str = "--data names
   a .csv file with a heading: the numbers of one input in each row, and its class in the last column or in --target,
   or the start of a pair of idx files: data/test for data/test-images-idx3-ubyte.gz and data/test-labels-idx1-ubyte.gz.
 Pictures are fitted to the primary's input; how, a library.json beside the primary or --preprocessing says.";
+
+/// Names of arrays of inputs and targets.
+const ARRAYS: [(&str, &str); 2] = [("x.npy", "y.npy"), ("inputs.npy", "targets.npy")];
 
 /// Where examples come from.
 #[derive(Debug, Args)]
@@ -59,6 +65,13 @@ impl DataArgs {
         name_of(&self.data)
     }
 
+    /// The shape of one input, where it is an array's.
+    pub(super) fn shape(&self) -> Option<Vec<usize>> {
+        let path = ARRAYS.iter().map(|(inputs, _)| self.data.join(inputs)).find(|p| p.exists())?;
+        let tensor = npy::read(&path).ok()?;
+        tensor.shape().split_first().map(|(_, rest)| rest.to_vec())
+    }
+
     pub(super) fn read(&self, primary: &Primary) -> Outcome<Examples> {
         self.read_from(&self.data, primary)
     }
@@ -79,7 +92,7 @@ impl DataArgs {
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("csv")) {
             return from_table(path, self.target.as_deref(), primary);
         }
-        for (inputs, targets) in [("x.npy", "y.npy"), ("inputs.npy", "targets.npy")] {
+        for (inputs, targets) in ARRAYS {
             if path.join(inputs).exists() {
                 return from_arrays(&path.join(inputs), &path.join(targets), primary);
             }
@@ -94,6 +107,25 @@ impl DataArgs {
 impl Examples {
     pub(super) fn len(&self) -> usize {
         self.inputs.len()
+    }
+
+    /// Refuses examples of a class beyond so many, which `of` has: they would count as wrong, or train the others away.
+    pub(super) fn within(&self, classes: usize, of: &str) -> Outcome<()> {
+        let Some(beyond) = self.targets.iter().filter_map(class).filter(|c| *c >= classes).min()
+        else {
+            return Ok(());
+        };
+        let name = self.labels.get(beyond).map(|name| format!(" (`{name}`)")).unwrap_or_default();
+        let count = self.targets.iter().filter(|t| class(t).is_some_and(|c| c >= classes)).count();
+        Err(Problem::new(
+            Code::InputInvalid,
+            format!(
+                "{of} has {classes} classes, from 0; {count} of {} examples are of class {beyond}{name} or above",
+                self.len()
+            ),
+        )
+        .with_hint("make a head for as many classes (patch new --kind head --classes), or take these examples out")
+        .into())
     }
 
     /// These of them.
@@ -175,7 +207,9 @@ fn from_arrays(inputs_path: &Path, targets_path: &Path, primary: &Primary) -> Ou
     let shape = primary.shape_like(rest).map_err(|e| format!("{}: {e}", inputs_path.display()))?;
     let size: usize = rest.iter().product();
     let values: Vec<f32> = inputs.to_f64()?.into_iter().map(|v| v as f32).collect();
+    all_finite(inputs_path, &inputs, &values)?;
     let numbers = targets.to_f64()?;
+    all_finite(targets_path, &targets, &numbers.iter().map(|v| *v as f32).collect::<Vec<_>>())?;
     let targets: Vec<Target> = match targets.shape() {
         [rows] if rows == count && numbers.iter().all(|t| *t >= 0.0 && t.fract() == 0.0) => {
             numbers.into_iter().map(|t| Target::Class(t as usize)).collect()
@@ -196,6 +230,36 @@ fn from_arrays(inputs_path: &Path, targets_path: &Path, primary: &Primary) -> Ou
     };
     let inputs = values.chunks(size.max(1)).map(<[f32]>::to_vec).collect();
     Ok(Examples { shape, inputs, targets, labels: Vec::new(), picture: primary.picture.clone() })
+}
+
+/// Refuses an array with NaN or infinity: a model may answer it all the same, and learn from it.
+fn all_finite(path: &Path, tensor: &Tensor, values: &[f32]) -> Outcome<()> {
+    let Some(odd) = values.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    let mut rest = odd;
+    let mut place: Vec<usize> = tensor
+        .shape()
+        .iter()
+        .rev()
+        .map(|size| {
+            let index = rest % size;
+            rest /= size;
+            index
+        })
+        .collect();
+    place.reverse();
+    let (row, column) = place.split_first().unwrap_or((&odd, &[]));
+    let count = values.iter().filter(|value| !value.is_finite()).count();
+    Err(Problem::new(
+        Code::InputInvalid,
+        format!(
+            "{}: row {row}, column {column:?} is {}; {count} of {} numbers are not finite",
+            path.display(),
+            values[odd],
+            values.len()
+        ),
+    )
+    .with_hint("fill gaps or take these rows out: arrays are what the model takes, gaps are bridged only in a page")
+    .into())
 }
 
 fn from_table(path: &Path, target: Option<&str>, primary: &Primary) -> Outcome<Examples> {
@@ -226,7 +290,17 @@ fn from_table(path: &Path, target: Option<&str>, primary: &Primary) -> Outcome<E
             )?);
         }
         inputs.push(numbers);
-        answers.push(record.get(column).unwrap_or_default().trim().to_owned());
+        let answer = record.get(column).unwrap_or_default().trim();
+        if answer.is_empty() || answer.eq_ignore_ascii_case("nan") {
+            return Err(format!(
+                "{}, row {}: there is no class in `{}`",
+                path.display(),
+                row + 2,
+                headings.get(column).unwrap_or_default()
+            )
+            .into());
+        }
+        answers.push(answer.to_owned());
     }
     let width = inputs.first().map_or(0, Vec::len);
     let shape = primary.shape_like(&[width]).map_err(|e| format!("{}: {e}", path.display()))?;

@@ -74,7 +74,7 @@ pub(super) fn run(command: &Evaluate) -> Outcome<()> {
     if (command.write || fits) && command.patches.len() != 1 {
         return Err("--write and --fit take one patch, whose manifest they change".into());
     }
-    let primary = command.primary.read_with_probes()?;
+    let primary = command.primary.read_with_probes(&command.data)?;
     let mut patches: Vec<Patch> =
         command.patches.iter().map(|p| files::read_patch(p)).collect::<Outcome<_>>()?;
     primary.check(&patches)?;

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use backstitch_onnx::patch::{Patch, check_training};
 use backstitch_onnx::{Digest, Dims};
+use backstitch_protocol::Problem;
 use backstitch_protocol::id::Name;
+use backstitch_protocol::problem::Code;
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
@@ -61,14 +63,14 @@ struct Packed {
 
 /// Runs the command.
 pub(super) fn run(command: &Pack) -> Outcome<()> {
-    let primary = command.primary.read()?;
+    let primary = command.primary.read(None)?;
     let patches: Vec<Patch> =
         command.patches.iter().map(|p| files::read_patch(p)).collect::<Outcome<_>>()?;
     primary.check(&patches)?;
-    for patch in &patches {
-        check_training(patch, &primary.model, &Dims::new(), Some(&primary.shown))?;
-    }
     let library = command.library(&primary, &patches)?;
+    for patch in &patches {
+        check_training(patch, &primary.model, &Dims::new(), Some(&library.primary.output))?;
+    }
     let mut packed =
         vec![write(&command.out, &library.primary.file, &files::read(&command.primary.primary)?)?];
     for (folder, patch) in command.patches.iter().zip(&patches) {
@@ -103,13 +105,21 @@ fn notes(primary: &Primary, library: &LibraryDescriptor, patches: &[Patch]) {
             manifest.name
         );
     }
-    if primary.shown != primary.output {
+    if let Some(logits) = primary.before_softmax()
+        && library.primary.output == primary.output
+    {
         eprintln!(
-            "note: `{}` is no output of the primary's file; the library answers with `{}`",
-            primary.output, primary.shown
+            "note: pages take the softmax of `{}`, which is one already: `--output {logits}` shows true shares and trains better",
+            primary.output
         );
     }
-    let places = primary.shapes.get(&primary.shown).and_then(|(_, shape)| shape.last());
+    if library.modality == "series" && library.primary.preprocessing.get("window").is_none() {
+        eprintln!(
+            "note: without `window` and `channels` in --preprocessing, pages give tensors of the shape {:?}, and cannot follow a series",
+            primary.shape
+        );
+    }
+    let places = primary.shapes.get(&primary.output).and_then(|(_, shape)| shape.last());
     let labels = library.primary.labels.len();
     if let Some(places) = places.filter(|places| labels > 0 && labels != **places) {
         eprintln!(
@@ -123,8 +133,8 @@ impl Pack {
     fn library(&self, primary: &Primary, patches: &[Patch]) -> Outcome<LibraryDescriptor> {
         let path = self.out.join("library.json");
         let mut library = match path.exists() {
-            true => LibraryDescriptor::from_bytes(&files::read(&path)?)?,
-            false => self.new_library(primary)?,
+            true => self.known_library(&path, primary)?,
+            false => self.new_library(primary, patches)?,
         };
         let there = self.out.join(&library.primary.file);
         if there.exists() && Digest::of(&files::read(&there)?) != primary.digest {
@@ -143,7 +153,39 @@ impl Pack {
         Ok(library)
     }
 
-    fn new_library(&self, primary: &Primary) -> Outcome<LibraryDescriptor> {
+    /// The library that is there. It keeps what it says; who asks for another answer than its own is told.
+    fn known_library(&self, path: &Path, primary: &Primary) -> Outcome<LibraryDescriptor> {
+        let library = LibraryDescriptor::from_bytes(&files::read(path)?)?;
+        if self.primary.names_output() && primary.output != library.primary.output {
+            return Err(Problem::new(
+                Code::Conflict,
+                format!(
+                    "{} answers with `{}`, not `{}`",
+                    path.display(),
+                    library.primary.output,
+                    primary.output
+                ),
+            )
+            .with_hint("all patches of a library share its answer: pack into another folder, or change primary.output there")
+            .into());
+        }
+        let differs = [
+            ("--name", self.name.as_deref().is_some_and(|n| n != library.name.as_str())),
+            ("--title", self.title.as_ref().is_some_and(|t| *t != library.title)),
+            ("--description", self.description.as_ref().is_some_and(|d| *d != library.description)),
+            ("--labels", !self.labels.is_empty() && self.labels != library.primary.labels),
+            ("--modality", self.modality.as_ref().is_some_and(|m| *m != library.modality)),
+        ];
+        for (option, _) in differs.into_iter().filter(|(_, differs)| *differs) {
+            eprintln!(
+                "note: {option} is for a new library; {} stays as it is, edit it there",
+                path.display()
+            );
+        }
+        Ok(library)
+    }
+
+    fn new_library(&self, primary: &Primary, patches: &[Patch]) -> Outcome<LibraryDescriptor> {
         let folder = self.out.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let name = self
             .name
@@ -153,11 +195,7 @@ impl Pack {
             self.modality.clone().or(primary.picture.is_some().then(|| "image".to_owned()));
         let labels =
             if self.labels.is_empty() { primary.labels.clone() } else { self.labels.clone() };
-        let preprocessing = match &primary.picture {
-            Some(picture) => serde_json::to_value(picture)?,
-            None => json!({}),
-        };
-        Ok(LibraryDescriptor {
+        let library = LibraryDescriptor {
             format: 1,
             title: self.title.clone().unwrap_or_else(|| name.clone()),
             name: Name::new(name)?,
@@ -167,16 +205,20 @@ impl Pack {
             primary: PrimaryDescriptor {
                 file: "primary.onnx".to_owned(),
                 input: primary.input.clone(),
-                output: primary.shown.clone(),
+                output: primary.output.clone(),
                 labels,
-                preprocessing,
+                preprocessing: primary.preprocessing.clone(),
                 probes: Vec::new(),
             },
             patches: Vec::new(),
             tasks: Vec::new(),
             reports: Default::default(),
             samples: None,
-        })
+        };
+        let (model, _) = files::read_model(&self.primary.primary)?;
+        let fed = library.primary.feed(model)?;
+        library.primary.check_labels(&fed.shapes, patches)?;
+        Ok(library)
     }
 }
 

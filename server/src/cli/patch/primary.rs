@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 
 use backstitch_client::preprocessing::{Picture, Preprocessing};
 use backstitch_client::session::Session;
-use backstitch_onnx::engine::{declare, infer};
+use backstitch_onnx::engine::infer;
 use backstitch_onnx::patch::{Patch, check};
-use backstitch_onnx::{DType, Digest, Dims, Model, Shapes};
+use backstitch_onnx::{DType, Digest, Dim, Dims, Model, Shapes, ValueInfo};
+use backstitch_protocol::Problem;
+use backstitch_protocol::problem::Code;
 use clap::Args;
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
+use super::data::DataArgs;
 use super::probed::Probed;
 use crate::cli::files::{self, Outcome};
 use crate::registry::LibraryDescriptor;
@@ -26,8 +29,13 @@ pub(super) struct PrimaryArgs {
     /// first output where it is left out.
     #[arg(long, value_name = "TENSOR")]
     output: Option<String>,
+    /// The shape of one input, where the primary leaves sizes open and neither the preprocessing nor arrays in --data
+    /// tell them.
+    #[arg(long, value_name = "1,3,224,224", value_parser = files::parse_sizes)]
+    shape: Option<files::Sizes>,
     /// How pictures become the input: JSON, or a file of it, as in a library.json, such as
-    /// '{"scale": 1, "mean": [127, 127, 127], "std": [128, 128, 128]}'. Size and channels are the input's.
+    /// '{"scale": 1, "mean": [127, 127, 127], "std": [128, 128, 128]}'. Size and channels are the input's where it fixes
+    /// them. Of series, what pack writes into the library: '{"window": 128, "channels": 6}'.
     #[arg(long, value_name = "JSON")]
     preprocessing: Option<String>,
 }
@@ -42,12 +50,12 @@ pub(super) struct Primary {
     /// Of one input.
     pub(super) shape: Vec<usize>,
     pub(super) output: String,
-    /// What a client is shown: the same where the model's file has it as an output, or else the file's first output.
-    pub(super) shown: String,
     /// Every tensor's shape with a batch of one.
     pub(super) shapes: Shapes,
     /// Names of the classes, where a library tells them.
     pub(super) labels: Vec<String>,
+    /// How raw inputs are prepared, as a library.json says it.
+    pub(super) preprocessing: Json,
     /// Set where the input is a picture.
     pub(super) picture: Option<Picture>,
     /// Set where they were asked for and the library has some.
@@ -55,30 +63,30 @@ pub(super) struct Primary {
 }
 
 impl PrimaryArgs {
-    pub(super) fn read(&self) -> Outcome<Primary> {
+    /// Reads the primary. Where it leaves sizes open, `data` may tell them.
+    pub(super) fn read(&self, data: Option<&DataArgs>) -> Outcome<Primary> {
         let (model, digest) = files::read_model(&self.primary)?;
         let library = library_of(&self.primary)?;
-        let [input] = model.graph.inputs.as_slice() else {
+        let [info] = model.graph.inputs.as_slice() else {
             return Err(format!(
                 "the primary has {} inputs; training and evaluation feed one",
                 model.graph.inputs.len()
             )
             .into());
         };
-        let (input, dtype) = (input.name.clone(), input.dtype);
+        let (input, dtype) = (info.name.clone(), info.dtype);
+        let described = self.described(library.as_ref())?;
+        let model = match self.sizes(info, &described, data)? {
+            Some(shape) => model.taking(&input, &shape)?,
+            None => model,
+        };
         let first = model.graph.outputs.first().map(|o| o.name.clone());
         let told = library.as_ref().map(|l| l.primary.output.clone());
-        let output =
-            self.output.clone().or(told).or(first.clone()).ok_or("the primary has no output")?;
-        let shown = match (model.graph.output(&output), first) {
-            (None, Some(first)) => first,
-            _ => output.clone(),
-        };
-        let model = with_output(model, &output)?;
+        let output = self.output.clone().or(told).or(first).ok_or("the primary has no output")?;
         let shapes = infer(&model, &Dims::new())?;
+        let model = model.answering(&output, &shapes)?;
         let shape = shapes.get(&input).map(|(_, shape)| shape.clone()).unwrap_or_default();
-        let described = library.as_ref().map(|l| l.primary.preprocessing.clone());
-        let picture = self.picture(described, &shape)?;
+        let (preprocessing, picture) = self.preprocessed(described, &shape)?;
         let labels = library.map(|l| l.primary.labels).unwrap_or_default();
         Ok(Primary {
             model,
@@ -87,34 +95,88 @@ impl PrimaryArgs {
             dtype,
             shape,
             output,
-            shown,
             shapes,
             labels,
+            preprocessing,
             picture,
             probed: None,
         })
     }
 
     /// The same with the probes of its library, which selectors may ask.
-    pub(super) fn read_with_probes(&self) -> Outcome<Primary> {
-        let mut primary = self.read()?;
+    pub(super) fn read_with_probes(&self, data: &DataArgs) -> Outcome<Primary> {
+        let mut primary = self.read(Some(data))?;
         if let Some(library) = library_of(&self.primary)? {
             primary.probed = Probed::read(&self.primary, &library, &primary)?;
         }
         Ok(primary)
     }
 
-    /// Size, channels and layout are the input's, the rest is the library's or what `--preprocessing` says.
-    fn picture(&self, library: Option<Json>, shape: &[usize]) -> Outcome<Option<Picture>> {
+    /// Whether `--output` is given.
+    pub(super) fn names_output(&self) -> bool {
+        self.output.is_some()
+    }
+
+    /// What `--preprocessing` says, or else the library.
+    fn described(&self, library: Option<&LibraryDescriptor>) -> Outcome<Map<String, Json>> {
         let given = match &self.preprocessing {
-            Some(text) if text.trim_start().starts_with('{') => Some(text.clone().into_bytes()),
-            Some(path) => Some(files::read(Path::new(path))?),
-            None => None,
+            Some(text) if text.trim_start().starts_with('{') => text.clone().into_bytes(),
+            Some(path) => files::read(Path::new(path))?,
+            None => {
+                return Ok(match library.map(|l| &l.primary.preprocessing) {
+                    Some(Json::Object(keys)) => keys.clone(),
+                    _ => Map::new(),
+                });
+            }
         };
-        let given: Option<Json> = given
-            .map(|bytes| serde_json::from_slice(&bytes))
-            .transpose()
-            .map_err(|e| format!("--preprocessing: {e}"))?;
+        serde_json::from_slice(&given).map_err(|e| format!("--preprocessing: {e}").into())
+    }
+
+    /// The shape of one input where the model leaves sizes open: what `--shape`, the preprocessing or the data says.
+    fn sizes(
+        &self,
+        info: &ValueInfo,
+        described: &Map<String, Json>,
+        data: Option<&DataArgs>,
+    ) -> Outcome<Option<Vec<usize>>> {
+        if self.shape.is_some() || !info.is_open() {
+            return Ok(self.shape.as_ref().map(|sizes| sizes.0.clone()));
+        }
+        let mut whole = channels(info);
+        whole.extend(described.clone());
+        if (whole.contains_key("width") && whole.contains_key("height"))
+            || whole.contains_key("window")
+        {
+            return Ok(Preprocessing::from_json(&Json::Object(whole))?.shape());
+        }
+        if let Some(tokens) = described.get("max_tokens").and_then(Json::as_u64) {
+            return Ok(Some(vec![1, tokens as usize]));
+        }
+        if let Some(shape) = data.and_then(DataArgs::shape) {
+            let has_batch = info.shape.as_ref().is_some_and(|dims| dims.len() == shape.len());
+            return Ok(Some(if has_batch { shape } else { [vec![1], shape].concat() }));
+        }
+        Err(Problem::new(
+            Code::InputInvalid,
+            format!(
+                "the primary leaves the size of its input open: `{}` is {}",
+                info.name,
+                info.shape_in_words()
+            ),
+        )
+        .with_hint(
+            "say it by --shape 1,3,224,224, or by width and height, or window and channels, in --preprocessing",
+        )
+        .into())
+    }
+
+    /// How inputs are prepared, for a library.json, and how pictures are. Size, channels and layout of pictures are the
+    /// input's, the rest is described.
+    fn preprocessed(
+        &self,
+        described: Map<String, Json>,
+        shape: &[usize],
+    ) -> Outcome<(Json, Option<Picture>)> {
         let sized = match *shape {
             [1, c @ (1 | 3), height, width] => {
                 json!({ "width": width, "height": height, "channels": c })
@@ -124,23 +186,48 @@ impl PrimaryArgs {
             }
             _ => Json::Null,
         };
-        let Json::Object(mut whole) = sized else {
-            return match given {
-                None => Ok(None),
-                Some(_) => Err(format!(
-                    "--preprocessing is for pictures; the input has the shape {shape:?}"
+        let is_series = described.contains_key("window");
+        let whole = match sized {
+            Json::Object(mut whole) if !is_series => {
+                whole.extend(described);
+                whole
+            }
+            _ if is_series => described,
+            _ if self.preprocessing.is_some() => {
+                return Err(format!(
+                    "--preprocessing is for pictures, and for series with `window` and `channels`; the input has the shape {shape:?}"
                 )
-                .into()),
-            };
+                .into());
+            }
+            _ => return Ok((json!({}), None)),
         };
-        if let Some(Json::Object(more)) = given.or(library) {
-            whole.extend(more);
+        let whole = Json::Object(whole);
+        let preprocessing = Preprocessing::from_json(&whole)?;
+        if let Some(made) = preprocessing.shape().filter(|made| made != shape) {
+            return Err(Problem::new(
+                Code::InputInvalid,
+                format!("the preprocessing makes inputs of the shape {made:?}, the primary takes {shape:?}"),
+            )
+            .with_hint("correct size, channels and layout in --preprocessing or library.json")
+            .into());
         }
-        match Preprocessing::from_json(&Json::Object(whole))? {
-            Preprocessing::Picture(picture) => Ok(Some(picture)),
-            _ => Ok(None),
+        match preprocessing {
+            Preprocessing::Picture(picture) => {
+                Ok((serde_json::to_value(&*picture)?, Some(picture)))
+            }
+            _ => Ok((whole, None)),
         }
     }
+}
+
+/// The channels of an input that may be a picture, and where they stand.
+fn channels(info: &ValueInfo) -> Map<String, Json> {
+    let told = match info.shape.as_deref() {
+        Some([_, Dim::Fixed(c @ (1 | 3)), _, _]) => json!({ "channels": c }),
+        Some([_, _, _, Dim::Fixed(c @ (1 | 3))]) => json!({ "channels": c, "layout": "nhwc" }),
+        _ => json!({}),
+    };
+    told.as_object().cloned().unwrap_or_default()
 }
 
 impl Primary {
@@ -159,6 +246,18 @@ impl Primary {
         }
     }
 
+    /// What the answer is the softmax of, where it is one.
+    pub(super) fn before_softmax(&self) -> Option<&str> {
+        let nodes = &self.model.graph.nodes;
+        let made = nodes.iter().find(|node| node.makes().any(|name| name == self.output))?;
+        if made.op == "Softmax" { made.input(0) } else { None }
+    }
+
+    /// Numbers of one example in this tensor.
+    pub(super) fn places(&self, tensor: &str) -> usize {
+        self.shapes.get(tensor).map_or(0, |(_, shape)| shape.iter().product())
+    }
+
     /// Checks that the patches fit.
     pub(super) fn check(&self, patches: &[Patch]) -> Outcome<()> {
         for patch in patches {
@@ -172,27 +271,6 @@ impl Primary {
         let model = self.model.clone();
         Ok(Session::compile(model, self.digest, &self.input, &self.output, sites)?)
     }
-}
-
-/// The model with this tensor as its first output.
-fn with_output(mut model: Model, output: &str) -> Outcome<Model> {
-    if !model.graph.has_tensor(output) {
-        return Err(format!(
-            "the primary has no tensor `{output}`; `backstitch onnx inspect` lists them"
-        )
-        .into());
-    }
-    let outputs = &mut model.graph.outputs;
-    match outputs.iter().position(|o| o.name == output) {
-        Some(index) => outputs.swap(0, index),
-        None => {
-            let info = declare(&model)?.get(output).cloned().ok_or_else(|| {
-                format!("`{output}` cannot answer: its type and shape are not known")
-            })?;
-            model.graph.outputs.insert(0, info);
-        }
-    }
-    Ok(model)
 }
 
 /// The library whose primary this file is, where a `library.json` beside it says so.

@@ -90,11 +90,28 @@ struct Trained {
 
 /// Runs the command.
 pub(super) fn run(command: &Train) -> Outcome<()> {
-    let primary = command.primary.read()?;
+    let primary = command.primary.read(Some(&command.data))?;
     let patch = command.open()?;
     primary.check(std::slice::from_ref(&patch))?;
     let trainer = Arc::new(Trainer::compile(&primary.session(&[].into())?, &[&patch])?);
+    if trainer.training().loss == "softmax_cross_entropy"
+        && trainer.training().output.is_none()
+        && let Some(logits) = primary.before_softmax()
+    {
+        eprintln!(
+            "note: the loss takes the softmax of `{}`, which is one already: `--output {logits}` trains better",
+            primary.output
+        );
+    }
     let examples = command.data.read(&primary)?;
+    if trainer.names_classes() {
+        let read = trainer.training().output.as_deref().unwrap_or(&primary.output);
+        examples.within(primary.places(read), &format!("`{read}`"))?;
+        let own = patch.classes_at(read);
+        own.map_or(Ok(()), |own| {
+            examples.within(own, &format!("the head `{}`", patch.manifest().name))
+        })?;
+    }
     let (judging, learning) = examples.split(command.settings.validation, command.settings.seed)?;
     let (learning_count, judging_count) = (learning.len(), judging.len());
     let judging = activate(&trainer, command.in_condition(judging)?)?;
