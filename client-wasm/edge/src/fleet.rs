@@ -20,6 +20,10 @@ use crate::population::Population;
 /// How long a worker waits before it looks for the next round.
 const POLL: Duration = Duration::from_millis(250);
 
+/// How long a thread's new devices wait after the server has enrolled none of them: a server that lets in sixty an hour
+/// lets one in each minute.
+const ENROLMENT_PAUSE: Duration = Duration::from_secs(30);
+
 /// Outcomes that a device gives to experiments on one visit.
 const OUTCOMES_PER_VISIT: usize = 16;
 
@@ -90,7 +94,18 @@ pub enum FleetEvent {
         /// The device.
         node: usize,
     },
-    /// The server refused or could not be reached.
+    /// The server enrols no new device now; this one tries again.
+    Waiting {
+        /// The device.
+        node: usize,
+        /// Why.
+        code: String,
+        /// In words.
+        message: String,
+        /// When it tries again.
+        retry_s: u64,
+    },
+    /// The server refused or could not be reached; the device tries again at once.
     Failed {
         /// The device.
         node: usize,
@@ -181,15 +196,20 @@ struct Member {
     device: Option<(Node, Person)>,
     visited_round: Option<u64>,
     retired: bool,
+    /// Whether the server has taken something from it.
+    enrolled: bool,
 }
 
 /// What a visit came to.
+#[derive(Clone, Copy)]
 enum Visit {
     Contributed(u64),
     Skipped(u64),
     Retired,
     /// The server is behind, ahead or away: look again.
     Again,
+    /// Whoever is not enrolled yet waits.
+    Wait,
 }
 
 impl Fleet<'_> {
@@ -197,6 +217,8 @@ impl Fleet<'_> {
         let Ok(scout) = Node::open(&self.options.node) else { return };
         let mut draws = SplitMix::new(self.options.seed ^ (thread << 32));
         let mut members: Vec<Member> = (0..share).map(|_| self.member()).collect();
+        // Before this, the server has no room for new devices.
+        let mut enrolment = Instant::now();
         while !self.over() && members.iter().any(|m| !m.retired) {
             let _stale_until_next_time = block_on(scout.client().refresh());
             let round = round_of(&scout);
@@ -212,10 +234,14 @@ impl Fleet<'_> {
                 if self.over() {
                     return;
                 }
+                if !member.enrolled && Instant::now() < enrolment {
+                    continue;
+                }
                 let began = Instant::now();
                 match self.visit(member) {
-                    Visit::Contributed(at) | Visit::Skipped(at) => {
+                    visit @ (Visit::Contributed(at) | Visit::Skipped(at)) => {
                         (member.visited_round, visited) = (Some(at), true);
+                        member.enrolled |= matches!(visit, Visit::Contributed(_));
                         self.wait(self.options.pace.saturating_sub(began.elapsed()));
                         if at != round {
                             break;
@@ -224,6 +250,7 @@ impl Fleet<'_> {
                     Visit::Retired if self.options.renew => *member = self.member(),
                     Visit::Retired => member.retired = true,
                     Visit::Again => break,
+                    Visit::Wait => enrolment = Instant::now() + ENROLMENT_PAUSE,
                 }
             }
             if !visited {
@@ -234,7 +261,7 @@ impl Fleet<'_> {
 
     fn member(&self) -> Member {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        Member { number, device: None, visited_round: None, retired: false }
+        Member { number, device: None, visited_round: None, retired: false, enrolled: false }
     }
 
     fn visit(&self, member: &mut Member) -> Visit {
@@ -245,7 +272,10 @@ impl Fleet<'_> {
                 let event = FleetEvent::Failed {
                     node,
                     code: problem.code().to_owned(),
-                    message: problem.detail().to_owned(),
+                    message: in_words(
+                        problem.detail().to_owned(),
+                        problem.hint().map(str::to_owned),
+                    ),
                 };
                 self.tell(&self.counts.failed, &event);
                 Visit::Again
@@ -270,6 +300,16 @@ impl Fleet<'_> {
         };
         if reason.code == Code::RoundClosed.as_str() {
             return Ok(Visit::Again);
+        }
+        if reason.code == Code::EnrolmentRefused.as_str() {
+            let event = FleetEvent::Waiting {
+                node: number,
+                code: reason.code,
+                message: in_words(reason.message, reason.hint),
+                retry_s: ENROLMENT_PAUSE.as_secs(),
+            };
+            self.tell(&self.counts.failed, &event);
+            return Ok(Visit::Wait);
         }
         let task = block_on(node.client().privacy())?
             .tasks
@@ -315,6 +355,10 @@ impl Fleet<'_> {
             );
         }
     }
+}
+
+fn in_words(message: String, hint: Option<String>) -> String {
+    hint.map_or_else(|| message.clone(), |hint| format!("{message} ({hint})"))
 }
 
 fn round_of(node: &Node) -> u64 {

@@ -8,6 +8,7 @@ use backstitch_protocol::id::Name;
 use backstitch_protocol::problem::Code;
 use backstitch_protocol::token::TokenRequest;
 use ed25519_dalek::{Signature, VerifyingKey};
+use governor::clock::Clock as _;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use super::network::Network;
@@ -57,9 +58,12 @@ impl Enrolment {
     pub(super) fn admit(&self, network: Network) -> Result<()> {
         let Some(quota) = &self.quota else { return Ok(()) };
         quota.retain_recent();
-        quota.check_key(&network).map_err(|_| {
-            Problem::new(Code::EnrolmentRefused, "too many new profiles come from this network")
-                .with_hint("try again in an hour")
+        quota.check_key(&network).map_err(|until| {
+            let wait = until.wait_time_from(quota.clock().now()).as_secs() + 1;
+            let most = until.quota().burst_size();
+            let detail =
+                format!("too many new profiles come from this network: {most} in an hour at most");
+            Problem::new(Code::EnrolmentRefused, detail).with_hint(format!("try again in {wait} s"))
         })
     }
 }
@@ -128,7 +132,10 @@ mod tests {
         let enrolment = Enrolment::of(&config).unwrap();
         let network = |last| Network::from(std::net::IpAddr::from([192, 0, last, 1]));
         assert!((0..3).all(|_| enrolment.admit(network(1)).is_ok()));
-        assert!(enrolment.admit(network(1)).unwrap_err().is(Code::EnrolmentRefused));
+        let refused = enrolment.admit(network(1)).unwrap_err();
+        assert!(refused.is(Code::EnrolmentRefused) && refused.detail().contains("3 in an hour"));
+        let wait: u64 = refused.hint().unwrap().split(' ').nth(3).unwrap().parse().unwrap();
+        assert!((1100..=1201).contains(&wait), "one every twenty minutes: {refused}");
         assert!(enrolment.admit(network(2)).is_ok(), "others are not held up");
     }
 }

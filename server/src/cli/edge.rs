@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use backstitch_client::report::{ContributeResult, Preview};
+use backstitch_client::report::{ContributeResult, Preview, Reason};
 use backstitch_edge::{Node, NodeOptions};
 use backstitch_protocol::Problem;
 use backstitch_protocol::problem::Code;
@@ -74,12 +74,12 @@ impl Edge {
             return self.show(&block_on(node.client().preview())?);
         }
         node.consent()?;
-        let mut given = 0;
+        let (mut given, mut said) = (0, None);
         while !ended.load(Ordering::Relaxed) && self.contributions.is_none_or(|most| given < most) {
             match node.contribute() {
                 Ok(result) => {
                     given += usize::from(result.contributed);
-                    if !self.tell(&node, &result)? {
+                    if !self.tell(&node, &result, &mut said)? {
                         return Ok(());
                     }
                 }
@@ -156,12 +156,22 @@ impl Edge {
             "on this device's own examples the loss is {:.3} before and {:.3} after",
             preview.shared.loss, preview.trained.loss
         );
-        println!("nothing was sent; --consent agrees to contribute");
+        match preview.refusal.as_ref().filter(|r| r.code != Code::ConsentMissing.as_str()) {
+            Some(refusal) => {
+                println!("nothing was sent, and nothing could be now: {}", words(refusal))
+            }
+            None => println!("nothing was sent; --consent agrees to contribute"),
+        }
         Ok(())
     }
 
-    /// Prints what came of it; whether there is a point in going on.
-    fn tell(&self, node: &Node, result: &ContributeResult) -> Result<bool> {
+    /// Prints what came of it, a reason not to contribute once; whether there is a point in going on.
+    fn tell(
+        &self,
+        node: &Node,
+        result: &ContributeResult,
+        said: &mut Option<String>,
+    ) -> Result<bool> {
         let Some(reason) = &result.reason else {
             match self.json {
                 true => print_json(result)?,
@@ -180,7 +190,13 @@ impl Edge {
             self.say(&reason.message);
             return Ok(false);
         }
-        tracing::debug!(?reason, "nothing to send");
+        // A device that has taken part in the open round waits for the next one, as it should.
+        let waits = reason.code == Code::ParticipationLimit.as_str();
+        if !waits && said.as_ref() != Some(&reason.code) {
+            let every = self.every;
+            eprintln!("nothing was sent: {}; looking again every {every} s", words(reason));
+            *said = Some(reason.code.clone());
+        }
         Ok(true)
     }
 
@@ -198,6 +214,11 @@ impl Edge {
             thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+fn words(reason: &Reason) -> String {
+    let hint = reason.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("{}: {}{hint}", reason.code, reason.message)
 }
 
 /// Whether a problem is likely to be over soon.

@@ -270,6 +270,7 @@ impl<P: Port> Client<P> {
         })
     }
 
+    /// What agreeing would not change comes first.
     fn refusal(
         &self,
         consent: bool,
@@ -277,11 +278,9 @@ impl<P: Port> Client<P> {
         task: &TaskEntry,
         draft: &Draft,
     ) -> Result<(), Problem> {
-        if !consent {
-            return Err(consent_missing());
-        }
         ledger.as_ref().map_err(Clone::clone)?.permit(task, self.port.unix_seconds())?;
-        worth_it(draft)
+        worth_it(draft)?;
+        if consent { Ok(()) } else { Err(consent_missing()) }
     }
 }
 

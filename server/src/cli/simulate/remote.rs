@@ -1,6 +1,8 @@
 //! The same over real HTTP: whole devices with tokens of their own, against a server of its own or another one.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -27,6 +29,8 @@ const LOOK: Duration = Duration::from_millis(100);
 struct Told {
     contributed: AtomicU32,
     kept_back: AtomicU32,
+    /// Codes of refusals that were printed.
+    refusals: Mutex<BTreeSet<String>>,
 }
 
 /// Runs the fleet until the rounds are done or nobody may contribute any more.
@@ -137,9 +141,25 @@ fn watch(
 impl Told {
     fn hear(&self, event: &FleetEvent) {
         match event {
-            FleetEvent::Contributed { .. } => self.contributed.fetch_add(1, Ordering::Relaxed),
-            FleetEvent::Skipped { .. } => self.kept_back.fetch_add(1, Ordering::Relaxed),
-            _ => 0,
-        };
+            FleetEvent::Contributed { .. } => {
+                self.contributed.fetch_add(1, Ordering::Relaxed);
+            }
+            FleetEvent::Skipped { .. } => {
+                self.kept_back.fetch_add(1, Ordering::Relaxed);
+            }
+            FleetEvent::Waiting { code, message, retry_s, .. } => {
+                self.wait(code, message, &format!("trying again in {retry_s} s"));
+            }
+            FleetEvent::Failed { code, message, .. } => self.wait(code, message, "trying again"),
+            FleetEvent::Joined { .. } | FleetEvent::Retired { .. } => {}
+        }
+    }
+
+    /// Says once what all devices wait for.
+    fn wait(&self, code: &str, message: &str, until: &str) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if refusals.insert(code.to_owned()) {
+            eprintln!("waiting for the server: {code}: {message}; {until}");
+        }
     }
 }
