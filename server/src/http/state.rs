@@ -27,8 +27,6 @@ const SHOWN: u32 = 200;
 pub(crate) struct ConsoleState {
     server: ServerState,
     libraries: Vec<LibraryState>,
-    ledger: Vec<LedgerLine>,
-    contributions: Contributions,
 }
 
 #[derive(Serialize)]
@@ -39,7 +37,8 @@ struct ServerState {
     uptime_s: u64,
 }
 
-#[derive(Serialize)]
+/// To all tasks of a library, in the rounds that are shown.
+#[derive(Default, Serialize)]
 struct Contributions {
     accepted: u64,
     rejected: BTreeMap<String, u64>,
@@ -54,6 +53,9 @@ struct LibraryState {
     primary: Blob,
     patches: Vec<PatchState>,
     tasks: Vec<TaskState>,
+    contributions: Contributions,
+    /// Its own records of the server's one ledger.
+    ledger: Vec<LedgerLine>,
     experiments: Vec<ExperimentState>,
     reports: ReportSpending,
     moves: Vec<Move>,
@@ -153,16 +155,8 @@ struct LedgerLine {
 /// Reads it, from one state of the store per library.
 pub(crate) async fn read(app: &App) -> Result<ConsoleState> {
     let mut libraries = Vec::new();
-    let mut contributions = Contributions { accepted: 0, rejected: BTreeMap::new() };
     for issued in app.services.catalogs.all() {
-        let library = library(app, &issued).await?;
-        for round in library.tasks.iter().flat_map(|task| &task.rounds) {
-            contributions.accepted += u64::from(round.accepted);
-            for (code, count) in &round.rejected {
-                *contributions.rejected.entry(code.clone()).or_default() += count;
-            }
-        }
-        libraries.push(library);
+        libraries.push(library(app, &issued).await?);
     }
     let now = app.services.clock.now();
     Ok(ConsoleState {
@@ -173,13 +167,25 @@ pub(crate) async fn read(app: &App) -> Result<ConsoleState> {
             uptime_s: now.saturating_sub(app.started_at),
         },
         libraries,
-        ledger: app.services.ledger.newest(SHOWN).await?.into_iter().map(line).collect(),
-        contributions,
     })
+}
+
+impl Contributions {
+    fn of(tasks: &[TaskState]) -> Self {
+        let mut all = Self::default();
+        for round in tasks.iter().flat_map(|task| &task.rounds) {
+            all.accepted += u64::from(round.accepted);
+            for (code, count) in &round.rejected {
+                *all.rejected.entry(code.clone()).or_default() += count;
+            }
+        }
+        all
+    }
 }
 
 async fn library(app: &App, issued: &Issued) -> Result<LibraryState> {
     let catalog = &issued.catalog;
+    let ledger = app.services.ledger.newest(catalog.library.as_str(), SHOWN).await?;
     let mut reading = app.services.store.read().await?;
     let mut tasks = Vec::new();
     for entry in &catalog.tasks {
@@ -209,6 +215,8 @@ async fn library(app: &App, issued: &Issued) -> Result<LibraryState> {
         expires_at: catalog.expires_at,
         primary: catalog.primary.model.clone(),
         patches: patches(&mut reading, &catalog.library).await?,
+        contributions: Contributions::of(&tasks),
+        ledger: ledger.into_iter().map(line).collect(),
         tasks,
         experiments,
         reports: privacy::report_spending(&mut reading, &catalog.library, app.services.clock.now())

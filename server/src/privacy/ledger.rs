@@ -172,12 +172,16 @@ impl Ledger {
             .while_doing("reading the ledger")
     }
 
-    /// The newest records with the state of each reservation, newest first.
-    pub async fn newest(&self, limit: u32) -> Result<Vec<(Record, State)>> {
+    /// The newest records of a library with the state of each reservation, newest first.
+    pub async fn newest(&self, library: &str, limit: u32) -> Result<Vec<(Record, State)>> {
         let mut reading = self.0.read().await?;
         let all = records(&mut reading, 0).await?;
         let states = states(&all);
-        Ok(all.into_iter().zip(states).rev().take(limit as usize).collect())
+        // A task and an experiment go by `library.name`.
+        let own =
+            |record: &Record| record.task.split_once('.').is_some_and(|(of, _)| of == library);
+        let newest = all.into_iter().zip(states).rev().filter(|(record, _)| own(record));
+        Ok(newest.take(limit as usize).collect())
     }
 
     /// What each experiment has cost each of its devices.

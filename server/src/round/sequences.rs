@@ -147,7 +147,7 @@ impl Sequence<'_> {
 
     /// One result, one publication, one debit for each attempt.
     async fn check_books(&self, round: u64) {
-        let records = self.services.ledger.newest(40).await.unwrap();
+        let records = self.services.ledger.newest("toy", 40).await.unwrap();
         let of =
             |kind: Kind| records.iter().filter(|(r, _)| r.round == round && r.kind == kind).count();
         assert_eq!((of(Kind::Noise), of(Kind::Publish)), (1, 1), "round {round}");

@@ -93,7 +93,7 @@ async fn a_round_runs_from_open_to_the_next_version() {
     let (sum, noised) = state::vectors(&mut reading, &task(), 1).await.unwrap();
     assert!(sum.is_none() && noised.is_some());
     let kinds: Vec<Kind> =
-        services.ledger.newest(9).await.unwrap().iter().map(|(r, _)| r.kind).collect();
+        services.ledger.newest("toy", 9).await.unwrap().iter().map(|(r, _)| r.kind).collect();
     assert_eq!(kinds, [Kind::Publish, Kind::Noise, Kind::Reserve]);
     services.ledger.verify().await.unwrap();
 }
@@ -191,7 +191,7 @@ async fn check_books(services: &Services) {
         .unwrap();
     assert_eq!(counted, 4);
     drop(reading);
-    let records = services.ledger.newest(100).await.unwrap();
+    let records = services.ledger.newest("toy", 100).await.unwrap();
     for round in [1, 2] {
         let of =
             |kind: Kind| records.iter().filter(|(r, _)| r.round == round && r.kind == kind).count();
@@ -253,7 +253,7 @@ async fn a_lost_reservation_is_debited_again_and_refused_where_that_is_too_much(
 
 /// The places in their blocks that the releases of the task had, oldest first.
 async fn block_positions(services: &Services) -> Vec<u64> {
-    let records = services.ledger.newest(1000).await.unwrap();
+    let records = services.ledger.newest("toy", 1000).await.unwrap();
     let noised = records.iter().rev().filter(|(record, _)| record.kind == Kind::Noise);
     noised
         .map(|(record, _)| {
@@ -350,7 +350,7 @@ async fn a_measured_quantile_moves_the_clip_norm_within_the_same_debit() {
     let mut reading = services.store.read().await.unwrap();
     let rounds = state::history(&mut reading, &task(), 9).await.unwrap();
     assert!((rounds[2].measured[0].value - 1.0).abs() < 0.2, "{:?}", rounds[2].measured);
-    let records = services.ledger.newest(9).await.unwrap();
+    let records = services.ledger.newest("toy", 9).await.unwrap();
     let debits: Vec<_> =
         records.iter().filter(|(r, _)| r.kind == Kind::Reserve).map(|(r, _)| r.rho).collect();
     assert_eq!(debits, [rounds[1].terms.promise().cost(); 2], "one debit pays for all of a frame");
@@ -420,7 +420,7 @@ async fn a_worse_candidate_is_held_back_and_a_good_one_promoted() {
     assert!(!bad.passed && bad.base == 1.0 && bad.patched < 0.6, "{bad:?}");
     assert_eq!(alias::find(&mut reading, &toy, &style, alias::CHAMPION).await.unwrap(), Some(1));
     drop(reading);
-    let records = services.ledger.newest(9).await.unwrap();
+    let records = services.ledger.newest("toy", 9).await.unwrap();
     assert!(records[0].0.detail.contains("\"promoted\":false"), "{}", records[0].0.detail);
     assert_eq!(
         records.iter().filter(|(r, _)| r.kind == Kind::Reserve).count(),
@@ -468,7 +468,7 @@ async fn after_a_bad_champion(actor: &str) -> (Vec<u32>, Services, tempfile::Tem
 async fn champions_that_have_fallen_behind_earlier_ones_go_back_to_them() {
     let (versions, services, _folder) = after_a_bad_champion("round 1").await;
     assert_eq!(versions, [1], "the best of the releases before");
-    let records = services.ledger.newest(9).await.unwrap();
+    let records = services.ledger.newest("toy", 9).await.unwrap();
     let detail = &records[0].0.detail;
     assert!(detail.contains("\"promoted\":false"), "{detail}");
     assert!(detail.contains("\"rolled_back_to\":[1]"), "{detail}");

@@ -6,8 +6,6 @@ export type Time = number | string;
 export interface ConsoleState {
   server: { version: string; started_at: Time; uptime_s: number };
   libraries: LibraryState[];
-  ledger: LedgerRecord[];
-  contributions: { accepted: number; rejected: Record<string, number> };
 }
 
 export interface LibraryState {
@@ -17,6 +15,10 @@ export interface LibraryState {
   primary: { digest: string; bytes: number };
   patches: PatchState[];
   tasks: TaskState[];
+  /** To all its tasks, in the rounds that are shown. */
+  contributions: { accepted: number; rejected: Record<string, number> };
+  /** Its own records of the server's one ledger. */
+  ledger: LedgerRecord[];
   experiments: ExperimentState[];
   /** What the reports of all experiments of a period tell about one device, and may tell. */
   reports: { spent_epsilon: number; budget_epsilon: number; period_days: number; frees_at: number | null };
@@ -140,9 +142,9 @@ export function ordered(state: ConsoleState): ConsoleState {
       key(a) - key(b);
   return {
     ...state,
-    ledger: state.ledger.toSorted(by((record) => record.sequence)),
     libraries: state.libraries.map((library) => ({
       ...library,
+      ledger: library.ledger.toSorted(by((record) => record.sequence)),
       moves: (library.moves ?? []).toSorted(by((move) => move.sequence)),
       tasks: library.tasks.map((task) => ({
         ...task,

@@ -15,10 +15,11 @@ describe("the stream", () => {
 describe("the state", () => {
   it("is shown in the order of time", () => {
     const state = {
-      ledger: [{ sequence: 2 }, { sequence: 1 }],
-      libraries: [{ tasks: [{ rounds: [{ round: 3 }, { round: 1 }] }] }],
+      libraries: [
+        { ledger: [{ sequence: 2 }, { sequence: 1 }], tasks: [{ rounds: [{ round: 3 }, { round: 1 }] }] },
+      ],
     } as unknown as ConsoleState;
-    expect(ordered(state).ledger.map(({ sequence }) => sequence)).toEqual([1, 2]);
+    expect(ordered(state).libraries[0]?.ledger.map(({ sequence }) => sequence)).toEqual([1, 2]);
     expect(ordered(state).libraries[0]?.tasks[0]?.rounds.map(({ round }) => round)).toEqual([1, 3]);
   });
 

@@ -115,7 +115,7 @@ export class Console extends LitElement {
       <header>
         <h1>${mark} Backstitch console</h1>
         <span class="row small muted grow" role="status">
-          ${now ? html`<span class="dot ${live ? "live" : ""}"></span>${live ? "live" : "asking every 2 s"} · version ${now.server.version} · up ${duration(now.server.uptime_s)}` : nothing}
+          ${now ? html`<span class="dot ${live ? "live" : ""}"></span>${live ? "live" : "asking every 2 s"} · server ${now.server.version}, up ${duration(now.server.uptime_s)}` : nothing}
         </span>
         ${operator.signedIn ? html`<button class="quiet" @click=${() => operator.signOut()}>Sign out</button>` : nothing}
         <bs-theme></bs-theme>
@@ -139,7 +139,7 @@ export class Console extends LitElement {
       now.libraries[0];
     if (!library)
       return html`<p class="note">
-        No library is registered yet. Add one with <span class="mono">backstitch library add</span>.
+        No library is registered yet. Add one with <span class="mono">backstitch library import</span>.
       </p>`;
     const { operator } = this;
     return html`<main>
@@ -150,22 +150,23 @@ export class Console extends LitElement {
             </div>`
           : nothing
       }
-      ${this.#facts(now, library)}
+      ${this.#facts(library)}
       <bs-rounds class="c7" .operator=${operator} .library=${library}></bs-rounds>
-      <bs-ledger class="c5" .operator=${operator} .library=${library} .records=${now.ledger}></bs-ledger>
+      <bs-ledger class="c5" .operator=${operator} .library=${library}></bs-ledger>
       <bs-versions-table .operator=${operator} .library=${library}></bs-versions-table>
       <bs-experiments class="c7" .operator=${operator} .library=${library}></bs-experiments>
-      <bs-errors class="c5" .contributions=${now.contributions}></bs-errors>
+      <bs-errors class="c5" .operator=${operator} .library=${library}></bs-errors>
     </main>`;
   }
 
-  #facts(now: ConsoleState, library: LibraryState) {
-    const rejected = Object.values(now.contributions.rejected).reduce((sum, n) => sum + n, 0);
+  #facts(library: LibraryState) {
+    const { accepted, rejected } = library.contributions;
+    const refused = Object.values(rejected).reduce((sum, n) => sum + n, 0);
     const task = library.tasks[0];
     const facts: [string, string, string][] = [
       ["Library", library.title, `primary ${short(library.primary.digest)}, ${bytes(library.primary.bytes)}`],
       ["Catalog", `version ${library.catalog_version}`, "signed, what every client sees"],
-      ["Contributions", count(now.contributions.accepted), `accepted; ${count(rejected)} rejected`],
+      ["Contributions", count(accepted), `to this library accepted; ${count(refused)} rejected`],
       ...(task
         ? ([
             ["Open round", `${task.round}`, `${task.received} of ${task.goal} contributions`],

@@ -1,12 +1,12 @@
 // What was refused, by code: the same codes as in logs, metrics and clients.
 
 import { count, sheet, vars } from "@backstitch/ui";
-import { css, html, LitElement } from "lit";
-import { customElement, property } from "lit/decorators.js";
-import type { ConsoleState } from "../state.js";
+import { css, html } from "lit";
+import { customElement } from "lit/decorators.js";
+import { ConsoleElement } from "../element.js";
 
 @customElement("bs-errors")
-export class Errors extends LitElement {
+export class Errors extends ConsoleElement {
   static override styles = [
     sheet,
     css`
@@ -35,10 +35,8 @@ export class Errors extends LitElement {
     `,
   ];
 
-  @property({ attribute: false }) contributions!: ConsoleState["contributions"];
-
   override render() {
-    const { accepted, rejected } = this.contributions;
+    const { accepted, rejected } = this.library.contributions;
     const codes = Object.entries(rejected).sort((a, b) => b[1] - a[1]);
     const most = Math.max(1, accepted, ...codes.map(([, n]) => n));
     const line = (name: string, n: number, kind: string) =>
@@ -49,7 +47,7 @@ export class Errors extends LitElement {
       </div>`;
     return html`<bs-panel
       heading="Contributions by outcome"
-      hint="A refused contribution changes nothing and can be sent again once its cause is gone."
+      hint=${`To ${this.library.title} alone, in its last 200 rounds. A refused contribution changes nothing and can be sent again once its cause is gone.`}
     >
       <div class="stack tight">
         ${line("accepted", accepted, "accepted")} ${codes.map(([code, n]) => line(code, n, ""))}

@@ -2,7 +2,7 @@
 
 import { clock, sheet, short, type Series } from "@backstitch/ui";
 import { css, html } from "lit";
-import { customElement, property } from "lit/decorators.js";
+import { customElement } from "lit/decorators.js";
 import { ConsoleElement } from "../element.js";
 import { seconds, type LedgerRecord, type TaskState } from "../state.js";
 
@@ -23,13 +23,12 @@ export class Ledger extends ConsoleElement {
     `,
   ];
 
-  @property({ attribute: false }) records: LedgerRecord[] = [];
-
   override render() {
-    const several = new Set(this.records.map(({ task }) => task)).size > 1;
+    const records = this.library.ledger;
+    const several = new Set(records.map(({ task }) => task)).size > 1;
     return html`<bs-panel
       heading="Privacy ledger"
-      hint="Each release is written here before its noise is drawn. A release that does not fit is refused."
+      hint=${`The records of ${this.library.title} in the server's one ledger, whose numbers count those of all libraries. Each release is written here before its noise is drawn. A release that does not fit is refused.`}
     >
       ${this.library.tasks.map((task) => this.#task(task))}
       <div class="scroll">
@@ -48,21 +47,19 @@ export class Ledger extends ConsoleElement {
             </tr>
           </thead>
           <tbody>
-            ${this.records
+            ${records
               .slice(-ROWS)
               .reverse()
               .map((record) => row(record, several))}
           </tbody>
         </table>
-        ${this.records.length ? "" : html`<p class="muted small">Nothing was released yet, so nothing is spent.</p>`}
+        ${records.length ? "" : html`<p class="muted small">Nothing was released yet, so nothing is spent.</p>`}
       </div>
     </bs-panel>`;
   }
 
   #task(task: TaskState) {
-    const own = this.records.filter(
-      (record) => record.task === task.name || record.task.endsWith(`.${task.name}`),
-    );
+    const own = this.library.ledger.filter((record) => record.task === `${this.library.name}.${task.name}`);
     return html`<p>
         <strong>${task.name}</strong>: the worst-placed device has spent ε ${task.spent_epsilon.toFixed(2)} of
         ${task.budget_epsilon.toFixed(2)} in the last ${task.period_days} days
