@@ -20,12 +20,14 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use super::multiplexed;
+use super::tls::H2;
 use crate::admission::Network;
 use crate::config::Config;
 use crate::server::stopped;
 
 /// Bytes of a request's headers; hyper refuses more with 431.
-const HEADER_BYTES: usize = 16 << 10;
+pub(super) const HEADER_BYTES: usize = 16 << 10;
 
 /// Bounds on what clients can hold.
 #[derive(Clone, Debug)]
@@ -34,8 +36,8 @@ pub(crate) struct Limits {
     /// 0: no limit.
     max_connections_per_network: usize,
     trusted_proxies: Vec<IpAddr>,
-    header_timeout: Duration,
-    write_timeout: Duration,
+    pub(super) header_timeout: Duration,
+    pub(super) write_timeout: Duration,
     drain: Duration,
 }
 
@@ -69,6 +71,7 @@ pub(crate) async fn serve(
     let places = Arc::new(Semaphore::new(limits.max_connections));
     let crowds = Crowds::new(&limits);
     let graceful = GracefulShutdown::new();
+    let stopping_too = stopping.clone();
     let accept = async {
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -88,6 +91,7 @@ pub(crate) async fn serve(
                 router: router.clone(),
                 limits: limits.clone(),
                 tls: tls.clone(),
+                stopping: stopping_too.clone(),
             };
             let watcher = graceful.watcher();
             tokio::spawn(async move {
@@ -112,6 +116,7 @@ struct Connection {
     router: Router,
     limits: Limits,
     tls: Option<TlsAcceptor>,
+    stopping: watch::Receiver<bool>,
 }
 
 impl Connection {
@@ -127,6 +132,9 @@ impl Connection {
                 let shake =
                     tokio::time::timeout(self.limits.header_timeout, acceptor.accept(stream));
                 match shake.await {
+                    Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(H2) => {
+                        self.multiplex(stream, watcher).await;
+                    }
                     Ok(Ok(stream)) => self.speak(stream, watcher).await,
                     Ok(Err(cause)) => tracing::debug!(%cause, "a TLS handshake failed"),
                     Err(_) => tracing::debug!("a TLS handshake took too long"),
@@ -135,6 +143,21 @@ impl Connection {
         }
     }
 
+    /// HTTP/2. The server waits for the line as long as the watcher lives.
+    async fn multiplex(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        _watcher: Watcher,
+    ) {
+        let peer = Peer(self.peer.ip());
+        let spoken =
+            multiplexed::speak(stream, peer, self.router, &self.limits, self.stopping).await;
+        if let Err(cause) = spoken {
+            tracing::debug!(%cause, "a connection ended early");
+        }
+    }
+
+    /// HTTP/1.1.
     async fn speak(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,

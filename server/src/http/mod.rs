@@ -3,6 +3,7 @@
 mod admin;
 mod events;
 pub(crate) mod listen;
+mod multiplexed;
 mod pages;
 mod problem;
 mod public;

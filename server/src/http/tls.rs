@@ -15,6 +15,9 @@ use tokio_rustls::rustls::{self, ServerConfig};
 use crate::config::Tls;
 use crate::failure::{Failure, Result};
 
+/// The name of HTTP/2 in a handshake (RFC 9113, §3.2).
+pub(super) const H2: &[u8] = b"h2";
+
 /// What accepts connections, where a certificate is configured.
 pub(crate) fn acceptor(tls: &Tls) -> Result<Option<TlsAcceptor>> {
     if tls.is_off() {
@@ -27,7 +30,7 @@ pub(crate) fn acceptor(tls: &Tls) -> Result<Option<TlsAcceptor>> {
         Problem::new(Code::RequestInvalid, format!("public.tls: {cause}"))
             .with_hint("certificate and key must belong together, in PEM")
     })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![H2.to_vec(), b"http/1.1".to_vec()];
     Ok(Some(TlsAcceptor::from(Arc::new(config))))
 }
 

@@ -2,6 +2,7 @@
 //! they send, the model stays within the proved bound and healthy devices are served.
 
 mod device;
+mod two;
 mod wire;
 
 use std::net::Ipv4Addr;
@@ -359,7 +360,7 @@ async fn tls_1_3_is_spoken_and_nothing_older() {
     .await;
     assert!(bench.running.public_url().starts_with("https://"));
     let connect = async |version| {
-        let connector = wire::connector(made.cert.der().clone(), version);
+        let connector = wire::connector(made.cert.der().clone(), version, &[]);
         let stream = bench.network(ONLOOKER).connect().await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         connector.connect(name, stream).await

@@ -119,17 +119,19 @@ pub(super) async fn ends(mut stream: TcpStream) {
     assert!(reading.await.is_ok(), "the server keeps a line open that does nothing");
 }
 
-/// A TLS client that trusts this certificate and speaks this version alone.
+/// A TLS client that trusts this certificate, speaks this version alone, and offers these protocols.
 pub(super) fn connector(
     certificate: CertificateDer<'static>,
     version: &'static SupportedProtocolVersion,
+    protocols: &[&str],
 ) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[version])
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     TlsConnector::from(Arc::new(config))
 }
