@@ -15,6 +15,7 @@ use crate::model::{Digest, Graph, Model};
 use crate::stitch::stitch;
 use crate::tensor::{DType, Tensor};
 
+mod classes;
 mod manifest;
 mod template;
 

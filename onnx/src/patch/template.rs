@@ -16,8 +16,8 @@ const OPSET: i64 = 13;
 const IMPOSSIBLE: f32 = -1e4;
 
 /// What a head of fewer classes fills its output up with, and how far.
-const LOW: &str = "fixed.low";
-const AFTER: &str = "fixed.after";
+pub(super) const LOW: &str = "fixed.low";
+pub(super) const AFTER: &str = "fixed.after";
 
 /// What kind of patch to make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,30 +77,6 @@ pub struct Template<'a> {
     /// Of a head: the classes that it tells apart. They take the first places of its output, the others are as good as
     /// impossible. As many as the output has where it is left out.
     pub classes: Option<usize>,
-}
-
-impl Patch {
-    /// The classes that it tells apart at a site that it replaces, where they are fewer than the site has places: those
-    /// of a head that was made for so many, or as many as its manifest has labels.
-    pub fn classes_at(&self, site: &str) -> Option<usize> {
-        let manifest = self.manifest();
-        let replaces = |a: &&Attachment| a.mode == Mode::Replace && a.site() == site;
-        let (output, _) = manifest.attachments.iter().find(replaces)?.output();
-        let graph = &self.model().graph;
-        let filled = graph.nodes.iter().find(|node| {
-            node.op == "Pad"
-                && node.makes().any(|name| name == output)
-                && node.input(2) == Some(LOW)
-        });
-        if filled.is_some()
-            && let Some(Dim::Fixed(places)) = graph.output(output)?.shape.as_ref()?.last()
-        {
-            let after = graph.initializers.get(AFTER)?.values::<i64>().ok()?;
-            return places.checked_sub(usize::try_from(*after.last()?).ok()?);
-        }
-        let labels = manifest.io.as_ref()?.outputs.as_ref()?.get(output)?.get("labels")?;
-        labels.as_array().map(Vec::len)
-    }
 }
 
 /// A new patch for a primary: manifest and graph, ready to be written. `primary_digest` is that of the primary's
