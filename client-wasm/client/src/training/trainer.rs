@@ -126,7 +126,9 @@ impl Trainer {
         let (prefix, mut answer) = split_frozen_for(&whole, &trainable, &one)?;
         let (_, suffix) = split_frozen_for(&whole, &trainable, &many)?;
         let Some(border) = border(&suffix, &one, &many, batch)? else { return Ok(None) };
-        if many.get(output).and_then(|(_, shape)| shape.first()) != Some(&batch) {
+        // Of both: something else may just be as long as the batch.
+        let rows = |shapes: &Shapes| shapes.get(output).and_then(|(_, s)| s.first().copied());
+        if (rows(&one), rows(&many)) != (Some(1), Some(batch)) {
             return if batch > 1 { Ok(None) } else { Err(no_row_for_each(output, &one)) };
         }
         let program = |model: Model, dims: Dims| session.residence().program(model, dims);
