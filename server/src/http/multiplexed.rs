@@ -22,11 +22,13 @@ use tower::ServiceExt as _;
 use super::listen::{HEADER_BYTES, Limits, Peer};
 use crate::server::stopped;
 
-/// Requests of one line at a time. A client fetches eight files at once, beside an event stream.
-const STREAMS: u32 = 16;
+/// Requests of one line at a time. No fewer, for a client counts on so many before it has read the settings, and what
+/// goes beyond them is refused (RFC 9113, §6.5.2).
+const STREAMS: u32 = 100;
 
-/// Bytes of an answer that are handed over at a time: so much may lie in memory for a client that does not take them.
-const PIECE: usize = 64 << 10;
+/// Bytes of an answer that are handed over at a time, one frame: so much of each may lie in memory for a client that
+/// does not take them.
+const PIECE: usize = 16 << 10;
 
 /// Between two looks at a line.
 const LOOK: Duration = Duration::from_millis(500);

@@ -14,6 +14,7 @@ use backstitch_onnx::patch::Patch;
 use backstitch_protocol::catalog::Catalog;
 use backstitch_protocol::contribution::HEADER_BYTES;
 use backstitch_server::{Config, Running, Server};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use self::device::{Device, PARAMETERS};
 use self::wire::{Network, Reply};
@@ -45,6 +46,21 @@ impl Bench {
         config.public.cors_origins = vec!["https://shop.example".into()];
         edit(&mut config);
         Self { running: Server::start(config).await.unwrap(), _folders: folders }
+    }
+
+    /// A server with a certificate of its own, the certificate, and the folder that it lies in.
+    async fn with_tls() -> (Self, CertificateDer<'static>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+        std::fs::write(&certificate, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let bench = Self::new(|config| {
+            config.public.tls.certificate.clone_from(&certificate);
+            config.public.tls.key.clone_from(&key);
+        })
+        .await;
+        (bench, made.cert.der().clone(), folder)
     }
 
     fn network(&self, source: Ipv4Addr) -> Network {
@@ -348,19 +364,10 @@ async fn foreign_pages_may_not_call() {
 async fn tls_1_3_is_spoken_and_nothing_older() {
     use tokio_rustls::rustls::pki_types::ServerName;
     use tokio_rustls::rustls::version::{TLS12, TLS13};
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let bench = Bench::new(|config| {
-        config.public.tls.certificate.clone_from(&certificate);
-        config.public.tls.key.clone_from(&key);
-    })
-    .await;
+    let (bench, certificate, _folder) = Bench::with_tls().await;
     assert!(bench.running.public_url().starts_with("https://"));
     let connect = async |version| {
-        let connector = wire::connector(made.cert.der().clone(), version, &[]);
+        let connector = wire::connector(certificate.clone(), version, &[]);
         let stream = bench.network(ONLOOKER).connect().await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         connector.connect(name, stream).await

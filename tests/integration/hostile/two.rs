@@ -18,21 +18,6 @@ use super::{Bench, ONLOOKER, wire};
 
 type Line = TlsStream<tokio::net::TcpStream>;
 
-/// A server with a certificate of its own, and the certificate.
-async fn bench() -> (Bench, CertificateDer<'static>, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
-    std::fs::write(&certificate, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let bench = Bench::new(|config| {
-        config.public.tls.certificate.clone_from(&certificate);
-        config.public.tls.key.clone_from(&key);
-    })
-    .await;
-    (bench, made.cert.der().clone(), folder)
-}
-
 async fn connect(bench: &Bench, certificate: &CertificateDer<'static>) -> Line {
     let connector = wire::connector(certificate.clone(), &TLS13, &["h2", "http/1.1"]);
     let stream = bench.network(ONLOOKER).connect().await.unwrap();
@@ -77,10 +62,10 @@ fn primary(signed: &[u8]) -> Digest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_line_carries_many_requests_and_an_idle_one_is_closed() {
-    let (bench, certificate, _folder) = bench().await;
+    let (bench, certificate, _folder) = Bench::with_tls().await;
     let (sender, line) = client(connect(&bench, &certificate).await, 1 << 16).await;
     // More than the server takes at a time: the others wait for their turn.
-    let asked = (0..40).map(|_| {
+    let asked = (0..120).map(|_| {
         let mut sender = sender.clone();
         tokio::spawn(async move {
             let answer = sender.send_request(get("/v1/libraries/fashion/catalog")).await.unwrap();
@@ -114,7 +99,7 @@ async fn one_line_carries_many_requests_and_an_idle_one_is_closed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_whose_headers_or_answers_do_not_end_is_closed() {
-    let (bench, certificate, _folder) = bench().await;
+    let (bench, certificate, _folder) = Bench::with_tls().await;
     let mut line = connect(&bench, &certificate).await;
     // The preface, settings, and the start of the headers of stream 1 without an end (RFC 9113, §6.2).
     line.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
