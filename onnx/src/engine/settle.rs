@@ -43,7 +43,7 @@ pub(super) fn settle(graph: &mut Graph) {
     graph.nodes = ordered;
 }
 
-/// Takes the operators out again, once nothing is rewritten any more: a small model would spend a tenth of its time on them.
+/// Takes the operators out again, once nothing is rewritten any more: then they only cost a step of the plan each.
 pub(super) fn release(model: &mut TypedModel) -> TractResult<()> {
     let is_settled = |node: &&TypedNode| node.op_is::<Settled>();
     let settled: Vec<usize> = model.nodes().iter().filter(is_settled).map(|n| n.id).collect();

@@ -1,6 +1,7 @@
-//! Runs the primary in segments with patches between them. Switching patches and weights compiles nothing.
+//! Runs the primary in segments with patches between them. Switching patches and weights compiles nothing anew.
 //!
-//! The primary is cut once at every site that the library's patches use, and each segment is compiled once. A run
+//! The primary is cut once at every site that the library's patches use. Each segment is compiled once, and each patch when
+//! it is first needed. A run
 //! walks a [`Plan`] over a map of live tensors; what it means is defined by `backstitch_onnx::stitch`, and a test
 //! holds the two to the same numbers.
 
