@@ -4,6 +4,7 @@
 //! change from run to run are inputs, so that new weights need no new program.
 
 mod bounds;
+mod cross_entropy;
 mod fuse;
 mod guard;
 mod ops;
@@ -72,7 +73,7 @@ impl Program {
     pub fn compile(model: &Model, dims: &Dims) -> Result<Self> {
         let resolved = resolve(model, dims)?;
         let mut fused = lowered(model)?;
-        fuse::products(&mut fused.graph)?;
+        fuse::fuse(&mut fused.graph)?;
         settle::settle(&mut fused.graph);
         let (engine_model, _) = analyse(fused, |_| shapes::facts(&resolved))?;
         let plan =
@@ -238,6 +239,7 @@ fn parse(
     let (mut engine_model, outlets) = guarded("loading", || {
         let mut importer =
             tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        importer.op_register.insert(cross_entropy::NAME, cross_entropy::build);
         importer.op_register.insert(product::NAME, product::build);
         importer.op_register.insert(settle::NAME, settle::build);
         let proto = importer.proto_model_for_read(&mut bytes.as_slice())?;

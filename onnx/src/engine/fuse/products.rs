@@ -1,41 +1,22 @@
-//! Groups of nodes for which the engine has an operator of our own. Done last before a model is compiled, and only where
-//! nobody reads what lies between: what `onnxruntime.quantization.quantize_dynamic` writes for matrix products becomes
-//! one [`product`] for all that read the same activations.
+//! What `onnxruntime.quantization.quantize_dynamic` writes for matrix products of the same activations: one operator.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::product;
+use super::{Reading, Replacement};
 use crate::dtypes;
+use crate::engine::product;
 use crate::error::Result;
 use crate::model::{Graph, Node};
 use crate::tensor::{DType, Tensor};
 
-/// A node of our own, the nodes whose place it takes, and constants that it reads besides those of the graph.
-struct Replacement {
-    nodes: Vec<usize>,
-    node: Node,
-    constants: Vec<(String, Tensor)>,
-}
-
-/// Puts operators of our own where the main graph has what they stand for.
-pub(super) fn products(graph: &mut Graph) -> Result<()> {
-    let found = Reading::of(graph).products()?;
-    if found.is_empty() {
-        return Ok(());
+/// One node for all products of the same activations.
+pub(super) fn find(reading: &Reading<'_>) -> Result<Vec<Replacement>> {
+    let nodes = reading.graph.nodes.iter().enumerate().filter(|(_, n)| n.op == "MatMulInteger");
+    let mut alike: BTreeMap<&str, Vec<Product<'_>>> = BTreeMap::new();
+    for product in nodes.filter_map(|(index, node)| Product::find(reading, index, node)) {
+        alike.entry(product.activations).or_default().push(product);
     }
-    let gone: BTreeSet<usize> = found.iter().flat_map(|found| found.nodes.clone()).collect();
-    // Each stands where the first of its nodes stood: the activations come before it, and all else is constant.
-    let mut at: BTreeMap<usize, Node> = BTreeMap::new();
-    for Replacement { nodes, node, constants } in found {
-        at.extend(nodes.iter().min().map(|first| (*first, node)));
-        graph.initializers.extend(constants);
-    }
-    let nodes = std::mem::take(&mut graph.nodes).into_iter().enumerate();
-    graph.nodes = nodes
-        .filter_map(|(index, node)| at.remove(&index).or((!gone.contains(&index)).then_some(node)))
-        .collect();
-    graph.prune();
-    Ok(())
+    alike.values().map(|products| replacement(reading.graph, products)).collect()
 }
 
 /// `Cast(MatMulInteger(DynamicQuantizeLinear(x), w)) · (scale of x · scale of w) [+ bias]`, and the nodes that compute it.
@@ -124,7 +105,6 @@ impl<'a> Product<'a> {
     }
 }
 
-/// One node for all products of the same activations.
 fn replacement(graph: &Graph, products: &[Product<'_>]) -> Result<Replacement> {
     let (mut nodes, mut inputs, mut constants) = (Vec::new(), Vec::new(), Vec::new());
     inputs.extend(products.first().map(|product| product.activations.to_owned()));
@@ -135,47 +115,9 @@ fn replacement(graph: &Graph, products: &[Product<'_>]) -> Result<Replacement> {
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     let outputs: Vec<&str> = products.iter().map(|product| product.output).collect();
     let node = Node::new(product::NAME, &inputs, &outputs);
-    Ok(Replacement { nodes, node, constants })
-}
-
-/// A graph with who makes and who reads each tensor.
-struct Reading<'a> {
-    graph: &'a Graph,
-    producers: BTreeMap<&'a str, usize>,
-    consumers: BTreeMap<&'a str, Vec<usize>>,
-}
-
-impl<'a> Reading<'a> {
-    fn of(graph: &'a Graph) -> Self {
-        Self { graph, producers: graph.producers(), consumers: graph.consumers() }
-    }
-
-    fn products(&self) -> Result<Vec<Replacement>> {
-        let nodes = self.graph.nodes.iter().enumerate().filter(|(_, n)| n.op == "MatMulInteger");
-        let mut alike: BTreeMap<&str, Vec<Product<'_>>> = BTreeMap::new();
-        for product in nodes.filter_map(|(index, node)| Product::find(self, index, node)) {
-            alike.entry(product.activations).or_default().push(product);
-        }
-        alike.values().map(|products| replacement(self.graph, products)).collect()
-    }
-
-    fn constant(&self, name: &str) -> Option<&'a Tensor> {
-        self.graph.initializers.get(name)
-    }
-
-    fn made_by(&self, name: &str, op: &str) -> Option<&'a Node> {
-        let node = &self.graph.nodes[*self.producers.get(name)?];
-        (node.op == op).then_some(node)
-    }
-
-    /// The node that alone reads what `node` makes, which is no output of the graph.
-    fn only_reader(&self, node: &Node, op: &str) -> Option<(usize, &'a Node)> {
-        let made = node.makes().next()?;
-        let [reader] = self.consumers.get(made)?.as_slice() else { return None };
-        let found = &self.graph.nodes[*reader];
-        let shown = self.graph.output(made).is_some();
-        (found.op == op && !shown).then_some((*reader, found))
-    }
+    // The activations come before the first of them, and all else is constant.
+    let at = nodes.iter().copied().min().unwrap_or_default();
+    Ok(Replacement { nodes, at, node, constants })
 }
 
 /// The factor or term of a node of two inputs that is not `name`.
@@ -191,6 +133,7 @@ fn other<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::fuse::fuse;
     use crate::engine::{Dims, Program, Value};
     use crate::model::{Attribute, Dim, Model, ValueInfo};
 
@@ -245,7 +188,7 @@ mod tests {
     fn one_operator_computes_what_the_nodes_did() {
         for (scales, zeros) in [(1, 1), (COLUMNS, 1), (COLUMNS, COLUMNS)] {
             let mut fused = quantised(scales, zeros);
-            products(&mut fused).unwrap();
+            fuse(&mut fused).unwrap();
             let ops: Vec<&str> = fused.nodes.iter().map(|node| node.op.as_str()).collect();
             assert_eq!(ops, [product::NAME]);
             // With a tensor between them shown, the nodes stay.
@@ -256,7 +199,7 @@ mod tests {
                 shape: None,
             });
             let mut kept = plain.clone();
-            products(&mut kept).unwrap();
+            fuse(&mut kept).unwrap();
             assert_eq!(kept, plain);
             for (got, want) in run(quantised(scales, zeros)).iter().zip(run(plain)) {
                 assert!((got - want).abs() <= 1e-5 * want.abs().max(1.0), "{got}, not {want}");
@@ -280,7 +223,7 @@ mod tests {
         graph.nodes.push(Node::new("Sub", &["y", "y.2"], &["difference"]));
         graph.outputs[0].name = "difference".to_owned();
         let mut fused = graph.clone();
-        products(&mut fused).unwrap();
+        fuse(&mut fused).unwrap();
         let ops: Vec<&str> = fused.nodes.iter().map(|node| node.op.as_str()).collect();
         assert_eq!(ops, [product::NAME, "Sub"]);
         assert!(run(graph).iter().all(|difference| *difference == 0.0));
@@ -298,7 +241,7 @@ mod tests {
             let mut graph = quantised(1, 1);
             change(&mut graph);
             let before = graph.clone();
-            products(&mut graph).unwrap();
+            fuse(&mut graph).unwrap();
             assert_eq!(graph, before);
         }
     }
