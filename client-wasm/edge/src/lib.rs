@@ -4,6 +4,7 @@
 pub mod data;
 pub mod evaluation;
 pub mod fleet;
+pub mod jpeg;
 pub mod node;
 pub mod person;
 pub mod population;

