@@ -123,11 +123,10 @@ if (parts.has("server")) {
   say("a server under load");
   measured.server = await server();
 }
-const figures = {
-  ...(options.only ? before : {}),
-  machine: { ...(await machine()), browser },
-  ...measured,
-};
+const kept = options.only ? before : {};
+const today = { ...(await machine()), browser };
+const days = Object.fromEntries(Object.keys(measured).map((part) => [part, today.date]));
+const figures = { ...kept, machine: today, ...measured, days: { ...kept.days, ...days } };
 await writeFile(options.json, `${JSON.stringify(figures, null, 1)}\n`);
 await writeFile(here("../../docs/BENCHMARKS.md"), report(figures));
 say(`wrote ${options.json} and docs/BENCHMARKS.md`);

@@ -236,6 +236,14 @@ ${table(
 
 const SECTIONS = { inference, segments, fused, library, training, sizes, start, memory, server };
 
+/** Parts that were not measured with the others; a machine that is shared is not as fast every day. */
+function otherDays({ machine, days }) {
+  const others = Object.entries(days).filter(([, day]) => day !== machine.date);
+  if (!others.length) return "";
+  const list = others.map(([part, day]) => `${part} (${day})`).join(", ");
+  return `\nNot of that day, so that their times compare only among themselves: ${list}.\n`;
+}
+
 export function report(figures) {
   const { machine: m } = figures;
   const sections = Object.entries(SECTIONS)
@@ -249,7 +257,7 @@ ${m.cpu}, ${m.cores} cores, ${m.memory_gb} GB, ${m.date}. ${m.browser}; ours on 
 onnxruntime-web ${m.onnxruntime_web} (wasm, 1 thread), TensorFlow.js ${m.tensorflow_js}. All in one worker of one page,
 warm, in turns, so that whatever else the machine does slows all alike; a ratio is the median of the ratios of
 neighbouring runs. Times are medians, with the 95th percentile in parentheses.
-
+${otherDays(figures)}
 ${sections.join("\n\n")}
 `;
 }
