@@ -71,7 +71,7 @@ test("counts and ledger are those of the library that is shown", async () => {
   assert.match(await page.locator("bs-errors bs-panel").getAttribute("hint"), /To Clothes alone/);
   const records = page.locator("bs-ledger tr[data-sequence]");
   assert.ok((await records.count()) > 0, "this library has spent something");
-  // One that nobody trains has none of it.
+  // One that no device of the demo trains has none of it.
   await page.getByRole("button", { name: "Photographs" }).click();
   await eventually(accepted, (now) => now === 0, "no contributions to the other library");
   assert.equal(await records.count(), 0, "the other library has spent nothing");
