@@ -8,6 +8,7 @@ mod cross_entropy;
 mod fuse;
 mod guard;
 mod ops;
+mod pool;
 mod product;
 mod sanity;
 mod self_test;
@@ -201,6 +202,7 @@ fn optimized(mut model: TypedModel) -> TractResult<TypedModel> {
     first.passes.retain(|pass| !format!("{pass:?}").starts_with("ConcatThenEinsum"));
     first.optimize(&mut model)?;
     model.optimize()?;
+    pool::speed(&mut model)?;
     settle::release(&mut model)?;
     Ok(model)
 }
