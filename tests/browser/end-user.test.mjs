@@ -1,6 +1,7 @@
 // The end user: a noisy picture is repaired, why is shown; teaching, training, contributing; a version arrives.
 
 import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
 import { after, before, test } from "node:test";
 import { eventually, openPage, picture, startBrowser } from "./browser.mjs";
 import { startDemo } from "./demo-server.mjs";
@@ -42,14 +43,20 @@ test("nothing leaves the page's own origin", async () => {
   assert.deepEqual(foreign, []);
 });
 
-test("scripts come packed, to a browser that takes it", async () => {
-  const encodings = await page.evaluate(() => {
+test("scripts and the engine come packed, to a browser that takes it", async () => {
+  const assets = await readdir(new URL("../../web/dist/assets", import.meta.url));
+  const engine = assets.find((name) => /^client_relaxed.*\.wasm$/.test(name));
+  const codings = await page.evaluate(async (engine) => {
     const own = performance.getEntriesByType("resource").map(({ name }) => name);
     const scripts = own.filter((url) => /\/assets\/.*\.js$/.test(url));
-    return Promise.all(scripts.map(async (url) => (await fetch(url)).headers.get("content-encoding")));
-  });
-  assert.ok(encodings.length > 0);
-  assert.deepEqual([...new Set(encodings)], ["br"]);
+    const coding = async (url) => (await fetch(url)).headers.get("content-encoding");
+    return { scripts: await Promise.all(scripts.map(coding)), engine: await coding(engine) };
+  }, `/assets/${engine}`);
+  assert.ok(codings.scripts.length > 0);
+  assert.deepEqual(
+    { ...codings, scripts: [...new Set(codings.scripts)] },
+    { scripts: ["br"], engine: "zstd" },
+  );
 });
 
 test("every file of the page comes with a strict policy, its worker's too", async () => {

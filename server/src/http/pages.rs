@@ -17,6 +17,9 @@ struct Dist;
 /// Pages run their own scripts and nothing else; nothing may frame them.
 const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; img-src 'self' data: blob:; style-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Codings of packed files with the ends of their names, the best first: Zstandard is unpacked twice as fast as Brotli.
+const CODINGS: [(&str, &str); 2] = [("zstd", "zst"), ("br", "br")];
+
 /// The camera is for the page itself, which asks its user; nothing else of the device is for anybody.
 const PERMISSIONS: &str =
     "camera=(self), microphone=(), geolocation=(), display-capture=(), usb=()";
@@ -56,8 +59,12 @@ pub(crate) async fn asset(
 ) -> Result<Response, Rejection> {
     let path = format!("assets/{path}");
     let caching = "public, max-age=31536000, immutable";
-    let packed = if takes_brotli(&asked) { packed(&path, caching) } else { None };
-    let mut response = packed
+    let packed = |(coding, ending): (&'static str, &str)| {
+        takes(&asked, coding).then(|| packed(&path, coding, ending, caching))?
+    };
+    let mut response = CODINGS
+        .into_iter()
+        .find_map(packed)
         .or_else(|| file(&path, caching))
         .map(with_policy)
         .ok_or_else(|| Rejection(not_found("such asset")))?;
@@ -65,24 +72,29 @@ pub(crate) async fn asset(
     Ok(response)
 }
 
-/// Whether a client names `br` among what it takes (RFC 9110, section 12.5.3), and not with a weight of zero.
-fn takes_brotli(asked: &HeaderMap) -> bool {
+/// Whether a client names a coding among what it takes (RFC 9110, section 12.5.3), and not with a weight of zero.
+fn takes(asked: &HeaderMap, wanted: &str) -> bool {
     let lines = asked.get_all(header::ACCEPT_ENCODING).iter();
     lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split(',')).any(|coding| {
         let (name, weight) = coding.split_once(";q=").unwrap_or((coding, "1"));
-        name.trim().eq_ignore_ascii_case("br")
+        name.trim().eq_ignore_ascii_case(wanted)
             && weight.trim().parse::<f32>().is_ok_and(|weight| weight > 0.0)
     })
 }
 
 /// The file as `web/compress.mjs` has packed it, under the type of what is in it.
-fn packed(path: &str, caching: &'static str) -> Option<Response> {
-    let bytes = Dist::get(&format!("{path}.br"))?.data.into_owned();
+fn packed(
+    path: &str,
+    coding: &'static str,
+    ending: &str,
+    caching: &'static str,
+) -> Option<Response> {
+    let bytes = Dist::get(&format!("{path}.{ending}"))?.data.into_owned();
     let mut response = file(path, caching)?;
     *response.body_mut() = bytes.into();
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
-    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("br"));
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding));
     Some(response)
 }
 
@@ -116,15 +128,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn brotli_is_for_those_who_take_it() {
-        let takes = |line: &'static str| {
-            takes_brotli(&HeaderMap::from_iter([(
-                header::ACCEPT_ENCODING,
-                HeaderValue::from_static(line),
-            )]))
+    fn a_coding_is_for_those_who_take_it() {
+        let takes = |line: &'static str, coding| {
+            let line = (header::ACCEPT_ENCODING, HeaderValue::from_static(line));
+            takes(&HeaderMap::from_iter([line]), coding)
         };
-        assert!(takes("gzip, deflate, br, zstd") && takes("BR") && takes("gzip;q=1, br;q=0.5"));
-        assert!(!takes("gzip, deflate") && !takes("br;q=0") && !takes("") && !takes("brotli"));
-        assert!(!takes_brotli(&HeaderMap::new()));
+        assert!(takes("gzip, deflate, br, zstd", "br") && takes("gzip, deflate, br, zstd", "zstd"));
+        assert!(takes("BR", "br") && takes("gzip;q=1, br;q=0.5", "br"));
+        assert!(!takes("gzip, deflate", "br") && !takes("br;q=0", "br") && !takes("br", "zstd"));
+        assert!(!takes("", "br") && !takes("brotli", "br"));
+        assert!(!super::takes(&HeaderMap::new(), "br"));
     }
 }
