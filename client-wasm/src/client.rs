@@ -52,7 +52,6 @@ impl Client {
         #[wasm_bindgen(unchecked_param_type = "((progress: OpenProgress) => void) | undefined")]
         progress: JsValue,
     ) -> Result<Client, JsValue> {
-        backstitch_onnx::engine::self_test().map_err(|e| thrown(e.into()))?;
         let limit = limit(&options, CostLimit::default()).map_err(thrown)?;
         let persist = property(&options, "persist").is_none_or(|v| v.is_truthy());
         let given = Options {
@@ -62,7 +61,10 @@ impl Client {
             workshop: Arc::new(workshop(&options).map_err(thrown)?),
         };
         let signal = signal(&options);
-        let port = BrowserPort::open(persist, signal.clone()).await;
+        // While the browser opens its stores, there is time to prove that the kernels are there.
+        let proof = async { backstitch_onnx::engine::self_test() };
+        let (port, proof) = futures::join!(BrowserPort::open(persist, signal.clone()), proof);
+        proof.map_err(|e| thrown(e.into()))?;
         if let Some(answer) = property(&options, "catalog").and_then(|p| p.dyn_into().ok()) {
             port.hand_over(Address::new(&url).map_err(thrown)?.catalog(), answer);
         }

@@ -37,12 +37,16 @@ impl BrowserPort {
     /// Opens the device's storage; in memory where the page wants that or the browser has none to give.
     pub(crate) async fn open(persist: bool, signal: Option<AbortSignal>) -> Self {
         let global = |name: &str| Reflect::get(&js_sys::global(), &name.into()).ok();
+        // Absent outside of secure contexts.
+        let caches: Option<CacheStorage> =
+            global("caches").filter(|_| persist).and_then(|c| c.dyn_into().ok());
+        let files = async { open_files(caches.as_ref()?).await };
+        let (storage, files) = futures::join!(Storage::open(persist), files);
         Self {
-            storage: Storage::open(persist).await,
+            storage,
             performance: global("performance").and_then(|p| p.dyn_into().ok()),
-            // Absent outside of secure contexts.
-            caches: global("caches").filter(|_| persist).and_then(|c| c.dyn_into().ok()),
-            files: RefCell::default(),
+            caches,
+            files: RefCell::new(files),
             early: RefCell::default(),
             signal: RefCell::new(signal),
         }
@@ -167,9 +171,7 @@ impl BrowserPort {
         if open.is_some() {
             return open;
         }
-        let caches = self.caches.as_ref()?;
-        let cache: web_sys::Cache =
-            JsFuture::from(caches.open(CACHE)).await.ok()?.dyn_into().ok()?;
+        let cache = open_files(self.caches.as_ref()?).await?;
         self.files.replace(Some(cache.clone()));
         Some(cache)
     }
@@ -240,6 +242,10 @@ impl Port for BrowserPort {
         let _done = JsFuture::from(promise).await;
         channel.port1().close();
     }
+}
+
+async fn open_files(caches: &CacheStorage) -> Option<web_sys::Cache> {
+    JsFuture::from(caches.open(CACHE)).await.ok()?.dyn_into().ok()
 }
 
 fn network(url: &str, error: &JsValue) -> Problem {

@@ -35,18 +35,26 @@ impl<P: Port> Client<P> {
         let address = Address::new(library_url)?;
         let scope = Scope::of(address.library());
         report("catalog", address.library(), 0, 0);
-        let device = Device::open(&port, scope.clone()).await;
-        let mut source =
-            Source::open(&port, address.clone(), &scope, options.public_key.as_deref()).await?;
+        // The browser answers what is asked together in one wait.
+        let key = options.public_key.as_deref();
+        let (device, source) = futures::join!(
+            Device::open(&port, scope.clone()),
+            Source::open(&port, address.clone(), &scope, key),
+        );
+        let mut source = source?;
         let catalog = source.current(&port).await?;
         check_cancelled(cancelled)?;
         let workshop = options.workshop;
-        let library = Library::load(&port, &address, &workshop, catalog, None, &report).await?;
+        let windows = scope.key("windows");
+        let (library, examples, personal, windows, feedback) = futures::try_join!(
+            Library::load(&port, &address, &workshop, catalog, None, &report),
+            Examples::open(&port, scope.clone()),
+            Personal::open(&port, scope.clone()),
+            port.load(&windows),
+            Feedback::open(&port, scope.clone()),
+        )?;
         check_cancelled(cancelled)?;
-        let examples = Examples::open(&port, scope.clone()).await?;
-        let personal = Personal::open(&port, scope.clone()).await?;
-        let windows = read_windows(port.load(&scope.key("windows")).await?.as_deref());
-        let feedback = Feedback::open(&port, scope.clone()).await?;
+        let windows = read_windows(windows.as_deref());
         let secret = device.as_ref().ok().map(|d| *d.secret());
         let adapted = Adapted::of(Arc::new(library), secret.as_ref(), &personal)?;
         let cost = CostModel::default();

@@ -97,7 +97,8 @@ const server = serve<Calls>(self as unknown as DedicatedWorkerGlobalScope, {
     analyst = new Analyst(module);
     follow(engine.library().name);
     if (call.live) void warmUp();
-    return { ...(await snapshot()), module, unfinished: await engine.unfinished() };
+    const [state, unfinished] = await Promise.all([snapshot(), engine.unfinished()]);
+    return { ...state, module, unfinished };
   },
   async run({ input, options }, { signal }) {
     const prepared = await decoded(input);
