@@ -55,6 +55,8 @@ export class Studio extends EventTarget {
   overrides = new Map<string, Override>();
   limitMs: number | undefined;
   arrivals: Arrival[] = [];
+  /** Until the first answer is on the screen: what lies further down the page waits for that. */
+  opening = true;
   #running = false;
   #again = false;
   #drawing = false;
@@ -76,6 +78,7 @@ export class Studio extends EventTarget {
 
   async open(url: string): Promise<void> {
     this.failure = undefined;
+    this.opening = true;
     this.changed();
     try {
       const model = await open(url, {
@@ -101,11 +104,14 @@ export class Studio extends EventTarget {
       await this.#stage(model, bytes ?? new TextEncoder().encode('{"samples":[]}'));
       await this.teaching.load();
       await this.rerun();
+      await shown();
+      this.opening = false;
       // The browser compiles wasm better while it runs: the first times would be shown as if they were usual.
       await this.rerun();
     } catch (thrown) {
       this.failure = PatchError.from(thrown);
       this.#begun();
+      this.opening = false;
       this.changed();
     }
   }
@@ -135,7 +141,7 @@ export class Studio extends EventTarget {
 
   /** Whether what is drawn belongs to what is set. */
   get settled(): boolean {
-    return this.result !== undefined && !this.#running && !this.#drawing;
+    return this.result !== undefined && !this.opening && !this.#running && !this.#drawing;
   }
 
   /** The picture before anything happened to it. */
@@ -244,6 +250,13 @@ export class Studio extends EventTarget {
     if (isPlayed(staged)) staged.heard?.(this.result, staged.start + staged.moments);
     this.changed();
   }
+}
+
+/** Resolves when what has changed is on the screen, where it arrives some frames after it was drawn, and nothing waits. */
+async function shown(): Promise<void> {
+  for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
+  const idle = globalThis.requestIdleCallback ?? setTimeout;
+  await new Promise<unknown>((resolve) => idle(resolve));
 }
 
 export function tensor(picture: Picture): { data: Float32Array; shape: number[] } {

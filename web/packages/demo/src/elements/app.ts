@@ -1,10 +1,10 @@
 // The page: the panels in the order in which the data flows.
 
-import { mark, sheet, vars } from "@backstitch/ui";
+import { mark, sheet } from "@backstitch/ui";
 import { css, html, nothing } from "lit";
 import { customElement } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
-import { libraryAddress, libraryName } from "../logic/address.js";
+import { libraryName } from "../logic/address.js";
 import { SOURCES } from "../logic/sources.js";
 import "./contribute.js";
 import "./cost.js";
@@ -18,6 +18,7 @@ import "./recording.js";
 import "./result.js";
 import "./sentence.js";
 import "./signal.js";
+import "./status.js";
 import "./teach.js";
 import "./things.js";
 import "./versions.js";
@@ -80,47 +81,6 @@ export class App extends StudioElement {
         outline: 2px solid var(--base);
         outline-offset: 2px;
       }
-      .bar {
-        height: 32px;
-        margin: var(--s1) 0 var(--s2);
-        display: flex;
-        align-items: center;
-        gap: var(--s2);
-        font-size: var(--small);
-        color: var(--muted);
-        min-width: 0;
-      }
-      .bar > * {
-        white-space: nowrap;
-      }
-      .bar .mono {
-        overflow: hidden;
-        text-overflow: ellipsis;
-        white-space: nowrap;
-      }
-      .track {
-        flex: 0 0 160px;
-        height: 6px;
-        border-radius: 3px;
-        background: var(--line);
-        overflow: hidden;
-      }
-      .track div {
-        height: 100%;
-        width: var(--done);
-        background: var(--stitch);
-        transition: width var(--motion);
-      }
-      .dot {
-        width: 8px;
-        height: 8px;
-        border-radius: 50%;
-        background: var(--good);
-        flex: none;
-      }
-      .problem {
-        margin-bottom: var(--s3);
-      }
       main {
         display: grid;
         grid-template-columns: repeat(12, minmax(0, 1fr));
@@ -182,12 +142,16 @@ export class App extends StudioElement {
         ${this.#switch()}
         <bs-theme></bs-theme>
       </div>
-      <div class="bar" role="status">${this.#status()}</div>
-      ${this.#problem()}
+      <bs-status .studio=${studio}></bs-status>
       <main>
         ${this.#input()}
         <bs-result class="half c3" .studio=${studio}></bs-result>
-        ${this.#photos ? this.#ofPhotos() : this.#ofSamples()}
+        ${
+          this.#photos
+            ? html`<bs-things class="c5" .studio=${studio}></bs-things>`
+            : html`<bs-decision class="c5" .studio=${studio}></bs-decision>`
+        }
+        ${studio.opening ? nothing : this.#photos ? this.#ofPhotos() : this.#ofSamples()}
       </main>
       <footer>
         ${SOURCES[this.#library]?.credit ?? ""} Nothing on this page is sent
@@ -196,11 +160,10 @@ export class App extends StudioElement {
     `;
   }
 
-  /** Where samples teach, and people learn from each other. */
+  /** Further down: where samples teach, and people learn from each other. */
   #ofSamples() {
     const { studio } = this;
-    return html`<bs-decision class="c5" .studio=${studio}></bs-decision>
-      <bs-graph .studio=${studio}></bs-graph>
+    return html`<bs-graph .studio=${studio}></bs-graph>
       <bs-features class=${this.#modality === "image" ? "half c4" : ""} .studio=${studio}></bs-features>
       <bs-cost class="half c4" .studio=${studio}></bs-cost>
       <bs-teach class="half c4" .studio=${studio}></bs-teach>
@@ -213,11 +176,10 @@ export class App extends StudioElement {
       <bs-versions class="half c4" .studio=${studio}></bs-versions>`;
   }
 
-  /** Where the user's own things come first. */
+  /** Further down, where the user's own things come first. */
   #ofPhotos() {
     const { studio } = this;
-    return html`<bs-things class="c5" .studio=${studio}></bs-things>
-      <bs-graph .studio=${studio}></bs-graph>
+    return html`<bs-graph .studio=${studio}></bs-graph>
       <bs-decision class="half c4" step="5" .studio=${studio}></bs-decision>
       <bs-cost class="half c4" step="6" .studio=${studio}></bs-cost>
       <bs-versions class="half c4" step="7" .studio=${studio}></bs-versions>
@@ -272,39 +234,6 @@ export class App extends StudioElement {
     if (kind === "series") return html`<bs-recording class="half c4" .studio=${studio}></bs-recording>`;
     if (this.#photos) return html`<bs-photo class="half c4" .studio=${studio}></bs-photo>`;
     return html`<bs-input class="half c4" .studio=${studio}></bs-input>`;
-  }
-
-  #status() {
-    const { model, progress, result, failure } = this.studio;
-    if (failure) return html`Not open.`;
-    if (!model) {
-      const done = Math.round(100 * (progress?.overall ?? 0));
-      const what = {
-        wasm: "the engine",
-        catalog: "the catalog",
-        primary: "the model",
-        patch: "patches",
-        compile: "compiling",
-        ready: "ready",
-      };
-      return html`<div class="track"><div ${vars({ "--done": `${done}%` })}></div></div>
-        Loading ${progress ? what[progress.stage] : "the engine"} … <span class="num">${done} %</span>`;
-    }
-    return html`<span class="dot"></span><span>Running here</span>
-      <span class="chip" title="The version of everything that the operator signed"
-        >catalog ${model.library.catalog_version}</span
-      >
-      ${result ? html`<span class="mono" title="The id of this stitched combination: the same parts have the same id everywhere">${result.version}</span>` : nothing}`;
-  }
-
-  #problem() {
-    const problem = this.studio.failure ?? this.studio.problem;
-    if (!problem) return nothing;
-    return html`<div class="problem" role="alert">
-      <strong>${problem.message}</strong> ${problem.hint ? html`<span>${problem.hint}.</span>` : nothing}
-      <span class="mono muted">${problem.code}</span>
-      ${this.studio.failure ? html`<button @click=${() => this.studio.open(libraryAddress(location.search))}>Try again</button>` : nothing}
-    </div>`;
   }
 }
 

@@ -84,7 +84,7 @@ export class GraphPanel extends StudioElement {
         stroke: var(--stitch);
         stroke-width: 2.5;
         stroke-dasharray: 7 5;
-        animation: sew 900ms linear infinite;
+        animation: sew 900ms linear 4;
       }
       @keyframes sew {
         to {
