@@ -94,6 +94,11 @@ impl Version {
         self.weights.digest(&self.patch)
     }
 
+    /// Whether it must be run once to tell if it changes anything, and may be.
+    pub fn is_untried(&self) -> bool {
+        self.weights.is_untried() && self.compiled.fault().is_none()
+    }
+
     /// Whether it changes anything.
     pub fn has_effect(&self, session: &Session) -> Result<bool, Problem> {
         self.compiled.has_effect(session, &self.weights)

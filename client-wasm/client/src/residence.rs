@@ -136,6 +136,11 @@ pub struct Resident<T> {
 }
 
 impl<T: Measured + Send + Sync + 'static> Resident<T> {
+    /// Whether it is kept now.
+    pub fn is_made(&self) -> bool {
+        self.place.bytes.load(Ordering::Relaxed) > 0
+    }
+
     /// The thing itself, made anew where it was dropped.
     pub fn take(&self) -> Result<Arc<T>, Problem> {
         self.place.used.store(self.residence.tick(), Ordering::Relaxed);
@@ -235,6 +240,7 @@ mod tests {
         let made = || [&made_a, &made_b, &made_c].map(|made| made.load(Ordering::Relaxed));
         assert_eq!((made(), residence.occupancy().dropped), ([1, 1, 1], 1));
         // `b` has gone, `a` has stayed.
+        assert_eq!([&a, &b, &c].map(|resident| resident.is_made()), [true, false, true]);
         a.take().unwrap();
         assert_eq!(made(), [1, 1, 1]);
         b.take().unwrap();

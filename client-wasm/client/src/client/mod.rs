@@ -7,6 +7,7 @@ mod adapt;
 mod admission;
 mod background;
 mod contribute;
+mod decide;
 mod describe;
 mod estimate;
 mod feedback;

@@ -6,18 +6,19 @@ use backstitch_onnx::Value;
 use backstitch_protocol::Problem;
 use backstitch_protocol::id::VersionId;
 
-use super::estimate::{added_ms, primary_ms, stage_of};
+use super::decide::{Offered, considered};
+use super::estimate::{primary_ms, stage_of};
 use super::ranking::{named_places, ranked};
-use super::{Adapted, Cancelled, Client, Slot, check_cancelled};
+use super::{Adapted, Cancelled, Client, check_cancelled};
 use crate::analysis::{FeatureVector, analyse};
 use crate::cost::Estimate;
 use crate::input::Input;
-use crate::library::{Library, Version};
+use crate::library::Library;
 use crate::overlap::beside;
 use crate::port::Port;
 use crate::preprocessing::Prepared;
 use crate::report::{Considered, Lit, RunCost, RunResult, Used};
-use crate::selection::{Candidate, Choice, CostLimit, Selection, select};
+use crate::selection::{Choice, CostLimit};
 use crate::session::{Compiled, Deadline, Plan, Ran, Reusable, Stage, Step, Stitched};
 
 /// Primaries that take longer let others go first, before they start and between segments.
@@ -199,18 +200,16 @@ impl<P: Port> Client<P> {
         let session = &live.library.session;
         let started = self.probe(&live.library, &input, started, &mut features, &mut stages)?;
         let limit = within(options.limit.unwrap_or(self.limit), options.deadline_ms);
-        let select_began = clock();
         let offered: Vec<Offered<'_>> =
             live.slots.iter().map(|slot| Offered::of(slot, options.weights)).collect();
         let (mut selection, costs) =
-            self.decide(&live, &offered, &features, &limit, &options.choice)?;
+            self.decide(&live, &offered, &features, &limit, &options.choice, &mut stages)?;
         let picked: Vec<usize> = selection.chosen().collect();
         let stitched: Vec<Stitched> =
             picked.iter().map(|i| offered[*i].version.stitched()).collect();
         let compiled: Vec<&Compiled> =
             picked.iter().map(|i| &*offered[*i].version.compiled).collect();
         let plan = Plan::of(session, &compiled)?;
-        stages.push(Stage { name: "select".to_owned(), ms: clock() - select_began });
         let base_began = clock();
         let (base, reusable) = match options.compare {
             true => session
@@ -296,47 +295,6 @@ impl<P: Port> Client<P> {
         }
     }
 
-    /// Selects, and has what was selected ready to run.
-    fn decide(
-        &self,
-        live: &Adapted,
-        offered: &[Offered<'_>],
-        features: &FeatureVector,
-        limit: &CostLimit,
-        choice: &Choice,
-    ) -> Result<(Selection, Vec<Estimate>), Problem> {
-        let cost = self.cost.borrow();
-        let costs = offered
-            .iter()
-            .map(|o| added_ms(&cost, &live.library, o.version))
-            .collect::<Result<Vec<Estimate>, Problem>>()?;
-        let mut candidates = Vec::with_capacity(offered.len());
-        for (o, estimate) in offered.iter().zip(&costs) {
-            // What cannot be tried has a fault, which the next line finds.
-            let has_effect = o.version.has_effect(&live.library.session).unwrap_or(true);
-            candidates.push(Candidate {
-                has_effect,
-                fault: o.version.compiled.fault().map(Problem::detail),
-                correction: self.feedback.borrow().correction(&o.version.name),
-                meanings: &live.library.meanings,
-                ..o.version.candidate(estimate.ms)
-            });
-        }
-        let primary = primary_ms(&cost, &live.library);
-        let selection = select(features, &candidates, limit, primary, choice)?;
-        for index in selection.chosen() {
-            match (offered[index].version.compiled.ready(), choice) {
-                (Ok(()), _) => {}
-                // Its fault is known now, so that it is not chosen again.
-                (Err(_), Choice::Auto) => {
-                    return self.decide(live, offered, features, limit, choice);
-                }
-                (Err(fault), _) => return Err(fault),
-            }
-        }
-        Ok((selection, costs))
-    }
-
     /// Learns from what the stages took.
     fn observe(
         &self,
@@ -414,57 +372,8 @@ fn within(limit: CostLimit, deadline_ms: Option<f64>) -> CostLimit {
     CostLimit { ms, ..limit }
 }
 
-/// A patch version that takes part in a selection.
-struct Offered<'a> {
-    version: &'a Arc<Version>,
-    personal: bool,
-}
-
-impl<'a> Offered<'a> {
-    fn of(slot: &'a Slot, weights: WeightChoice) -> Self {
-        let trained = slot.personal.as_ref().filter(|trained| match weights {
-            WeightChoice::Best => trained.in_use,
-            WeightChoice::Shared => false,
-            WeightChoice::Personal => true,
-        });
-        match trained {
-            Some(trained) => Self { version: &trained.version, personal: true },
-            None => Self { version: &slot.shared, personal: false },
-        }
-    }
-
-    fn used(&self) -> Used {
-        let Version { name, number, .. } = &**self.version;
-        Used { name: name.clone(), version: *number, personal: self.personal }
-    }
-}
-
 pub(super) fn prepare(library: &Library, input: &Input) -> Result<Prepared, Problem> {
     library.preparation.prepare(input, library.session.input().1)
-}
-
-fn considered(
-    offered: &[Offered<'_>],
-    selection: Selection,
-    costs: &[Estimate],
-) -> Vec<Considered> {
-    let each = offered.iter().zip(selection.decisions).zip(costs);
-    each.map(|((offered, decision), estimate)| Considered {
-        name: offered.version.name.clone(),
-        version: offered.version.number,
-        personal: offered.personal,
-        chosen: decision.chosen,
-        reason: decision.reason,
-        reason_code: decision.reason_code,
-        gain: decision.gain,
-        correction: decision.correction,
-        cost_ms: estimate.ms,
-        cost_measured: estimate.measured,
-        cost_bytes: offered.version.weight_bytes,
-        sites: offered.version.sites.clone(),
-        requirements: decision.requirements,
-    })
-    .collect()
 }
 
 fn lit(library: &Library, plan: &Plan<'_>, chosen: &[&Offered<'_>]) -> Lit {

@@ -59,6 +59,11 @@ impl Weights {
     pub fn digest(&self, patch: &Patch) -> Digest {
         *self.digest.get_or_init(|| patch.weights_digest())
     }
+
+    /// Whether nobody knows yet if the patch changes anything with them.
+    pub fn is_untried(&self) -> bool {
+        self.effect.get().is_none()
+    }
 }
 
 impl Compiled {
@@ -107,6 +112,11 @@ impl Compiled {
             attached.program.take().map_err(|fault| self.fault.get_or_init(|| fault).clone())?;
         }
         Ok(())
+    }
+
+    /// Whether it is compiled now, so that getting it ready takes no time.
+    pub fn is_ready(&self) -> bool {
+        self.fault.get().is_none() && self.attachments.iter().all(|one| one.program.is_made())
     }
 
     /// Why it cannot be compiled here, where that is known.

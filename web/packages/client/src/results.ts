@@ -66,7 +66,7 @@ export interface RunResult {
   candidates: Candidate[];
   cost: {
     total_ms: number;
-    /** prepare, analyse, select, segment:0 …, patch:<name> …; base for the comparison, which total_ms leaves out. */
+    /** prepare, analyse, probe, select, compile (once), segment:0 …, patch:<name> …; base, which total_ms leaves out. */
     stages: { name: string; ms: number }[];
     limit_ms: number | null;
     limit_bytes: number | null;

@@ -12,10 +12,17 @@ export function points(share: number): string {
   return `${value > 0 ? "+" : value < 0 ? "−" : "±"}${Math.abs(value).toFixed(1)}${thin}pt`;
 }
 
+/** With a minus sign rather than a hyphen; what rounds to zero has none. */
+export function decimal(value: number, digits: number): string {
+  const text = Math.abs(value).toFixed(digits);
+  return value < 0 && Number(text) > 0 ? `−${text}` : text;
+}
+
 export function milliseconds(ms: number): string {
   // A page's clock ticks in steps of 0.1 ms, so a zero only says "less than a step".
   if (ms === 0) return `<${thin}0.1${thin}ms`;
-  return `${ms < 10 ? ms.toFixed(2) : ms < 100 ? ms.toFixed(1) : Math.round(ms).toString()}${thin}ms`;
+  const size = Math.abs(ms);
+  return `${decimal(ms, size < 10 ? 2 : size < 100 ? 1 : 0)}${thin}ms`;
 }
 
 export function bytes(count: number): string {

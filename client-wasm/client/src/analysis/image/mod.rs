@@ -83,7 +83,7 @@ pub(super) const DESCRIPTIONS: &[Description] = &[
     },
     Description {
         name: "image.slant",
-        label: "looks turned",
+        label: "stands askew",
         unit: "share of squared gradients",
         range: "0 to 1",
         about: "How much brightness changes along a grid that is turned, but not by 45°: the size of Σ‖g‖²·sin 4θ / Σ‖g‖².",

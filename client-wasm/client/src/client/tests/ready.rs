@@ -34,8 +34,12 @@ fn opening_compiles_no_patch_and_a_run_those_that_it_stitches() {
     assert_eq!(stitched.patches.len(), 1);
     let once = held();
     assert!(once > opened);
-    run(&client, &picture(2, 0.9), Choice::Named(vec![name("noise-reduction")]));
+    let again = run(&client, &picture(2, 0.9), Choice::Named(vec![name("noise-reduction")]));
     assert_eq!(held(), once);
+    // What that took stands by itself, once.
+    let compiled = [&stitched, &again]
+        .map(|result| result.cost.stages.iter().filter(|stage| stage.name == "compile").count());
+    assert_eq!(compiled, [1, 0]);
 }
 
 #[test]

@@ -135,7 +135,9 @@ function stageName(stage: string): string {
   const names: Record<string, string> = {
     prepare: "prepare the input",
     analyse: "measure features",
+    probe: "ask the probes",
     select: "select patches",
+    compile: "compile patches, this once",
   };
   if (which === undefined) return names[stage] ?? stage;
   return what === "patch" ? `patch ${which}` : `base model, part ${Number(which) + 1}`;

@@ -1,6 +1,6 @@
 // Panel: what was measured in the input, against the bounds that patches ask for.
 
-import { sheet } from "@backstitch/ui";
+import { decimal, sheet } from "@backstitch/ui";
 import { css, html, nothing, svg } from "lit";
 import { customElement, property } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
@@ -90,7 +90,7 @@ function capital(label: string): string {
 }
 
 function number(value: number): string {
-  return Math.abs(value) >= 10 ? value.toFixed(0) : value.toFixed(3);
+  return decimal(value, Math.abs(value) >= 10 ? 0 : 3);
 }
 
 function unit(text: string): string {
