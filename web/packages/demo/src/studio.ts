@@ -255,8 +255,11 @@ export class Studio extends EventTarget {
 /** Resolves when what has changed is on the screen, where it arrives some frames after it was drawn, and nothing waits. */
 async function shown(): Promise<void> {
   for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
-  const idle = globalThis.requestIdleCallback ?? setTimeout;
-  await new Promise<unknown>((resolve) => idle(resolve));
+  await new Promise<unknown>((resolve) => {
+    // A page that is never idle, as with a camera, has the rest drawn all the same.
+    if (typeof requestIdleCallback === "function") requestIdleCallback(resolve, { timeout: 500 });
+    else setTimeout(resolve);
+  });
 }
 
 export function tensor(picture: Picture): { data: Float32Array; shape: number[] } {
