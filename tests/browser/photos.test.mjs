@@ -254,6 +254,47 @@ test("a mistake is set right, what was learnt lasts, and is forgotten when asked
   assert.deepEqual(complaints, []);
 });
 
+test("what is seen through mist is taught, trained on and contributed; a thing of one's own is not", async () => {
+  await page.goto(`${demo.page}?library=photos`);
+  await page.locator("#stitched-answer strong").waitFor();
+  await pick("a motorcycle");
+  const { base: clear } = await said();
+  await page.locator("#mist input").fill("1");
+  assert.notEqual((await said()).base, clear);
+  await page.locator("#base-answer").getByText("wrong").waitFor();
+  // What it is was seen before the mist came, and anything else goes by its name.
+  const one = page.getByRole("button", { name: "Teach this picture", exact: true });
+  const answer = page.locator("bs-teach #label");
+  assert.equal(await answer.inputValue(), clear);
+  await answer.fill("own 1");
+  await page.getByText("no class of this name").waitFor();
+  await page.locator("bs-teach button:disabled", { hasText: "Teach this picture" }).waitFor();
+  await answer.fill(clear.toUpperCase());
+  await one.click();
+  await page.locator("#examples", { hasText: "1 of at most" }).waitFor();
+  await page.getByRole("button", { name: "Teach all 8 samples as they look now" }).click();
+  await page.locator("#examples", { hasText: "9 of at most" }).waitFor();
+  const sent = () =>
+    page.evaluate(async () => {
+      const { norm, examples } = await document.querySelector("bs-app").studio.model.preview();
+      return { norm, examples };
+    });
+  const before = await sent();
+  await name("my scooter");
+  await page.getByRole("button", { name: "Teach: my scooter. Add this picture" }).click();
+  await page.locator("#examples", { hasText: "10 of at most" }).waitFor();
+  assert.deepEqual(await sent(), before);
+  await page.getByRole("button", { name: "Train here" }).click();
+  await page.locator("bs-teach .report", { hasText: "before," }).waitFor();
+  assert.equal(await page.locator("bs-things .curve:visible").count(), 0);
+  await page.locator("#consent").check();
+  await page.locator("#contribute").click();
+  // The last word is that of its own held-out pictures, which are few.
+  await page.locator("#outcome", { hasText: /Sent\.|not_improved/ }).waitFor();
+  await portrait(page, "photos-misted");
+  assert.deepEqual(complaints, []);
+});
+
 test("a camera that is refused or missing is a sentence that says what to do", async () => {
   for (const [flags, code] of [
     [[FAKE, "--deny-permission-prompts"], "camera_refused"],

@@ -429,6 +429,14 @@ fn a_misted_window_is_told_from_a_clear_one_and_its_patch_is_contributed() {
         node.consent().unwrap();
         let preview = block_on(node.client().preview()).unwrap();
         assert_eq!((preview.task.as_str(), preview.parameters), ("clear-view", 6));
+        // What somebody calls a thing of theirs stays out of what everybody shares.
+        let labels = &node.client().live().library.catalog.primary.labels;
+        let place = labels.iter().position(|label| label == "own 1").unwrap();
+        let things: Vec<Labelled> =
+            seen.iter().map(|clear| Labelled::new(clear.clone(), place)).collect();
+        node.teach(&things).unwrap();
+        let with_things = block_on(node.client().preview()).unwrap();
+        assert_eq!((with_things.examples, with_things.norm), (preview.examples, preview.norm));
         let result = node.contribute().unwrap();
         let kept_back = result.reason.as_ref().is_some_and(|reason| reason.code == "not_improved");
         assert!(result.contributed || kept_back, "{:?}", result.reason);

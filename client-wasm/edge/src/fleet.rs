@@ -38,6 +38,8 @@ pub struct FleetOptions {
     pub parallelism: usize,
     /// Shortest time between two visits of one thread's devices.
     pub pace: Duration,
+    /// Of each thread's time, the most that its devices work; for the rest of it the cores are for others.
+    pub share: f64,
     /// Decides data and order; the devices' secrets are always fresh.
     pub seed: u64,
     /// Whether a fresh device takes the place of one that retires.
@@ -53,6 +55,7 @@ impl Default for FleetOptions {
             clients: 64,
             parallelism: 2,
             pace: Duration::ZERO,
+            share: 1.0,
             seed: 1,
             renew: true,
             rounds: None,
@@ -242,7 +245,7 @@ impl Fleet<'_> {
                     visit @ (Visit::Contributed(at) | Visit::Skipped(at)) => {
                         (member.visited_round, visited) = (Some(at), true);
                         member.enrolled |= matches!(visit, Visit::Contributed(_));
-                        self.wait(self.options.pace.saturating_sub(began.elapsed()));
+                        self.rest(began.elapsed());
                         if at != round {
                             break;
                         }
@@ -344,6 +347,12 @@ impl Fleet<'_> {
 
     fn over(&self) -> bool {
         self.shutdown.load(Ordering::Relaxed) || self.done.load(Ordering::Relaxed)
+    }
+
+    /// After a visit that took so long.
+    fn rest(&self, worked: Duration) {
+        let whole = worked.div_f64(self.options.share.clamp(0.01, 1.0));
+        self.wait(whole.max(self.options.pace).saturating_sub(worked));
     }
 
     /// Sleeps in short naps, so that a shutdown is quick.

@@ -109,6 +109,10 @@ pub struct Training {
     /// left out. A target of one number then stands for all of its numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// It learns from examples of the first so many classes only, of all where left out: places that a primary keeps
+    /// for what its user teaches come after them, and nobody else's weights should follow those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
 }
 
 /// When a patch helps, from the features of the input.
@@ -336,6 +340,10 @@ impl Training {
         {
             return Err(invalid(format!("the optimizer `{other}` is not known"))
                 .with_hint("use sgd or adam"));
+        }
+        if self.classes == Some(0) {
+            return Err(invalid("training on no class at all".to_owned())
+                .with_hint("leave classes out to train on all of them"));
         }
         if let Some(pull) = self.proximal.filter(|pull| !(pull.is_finite() && *pull >= 0.0)) {
             return Err(invalid(format!("the proximal factor {pull} is no number from 0 up")));

@@ -169,6 +169,7 @@ fn manifest(
             momentum: None,
             proximal: None,
             output: None,
+            classes: None,
         }),
         selector: None,
         io: None,

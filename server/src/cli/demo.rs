@@ -23,12 +23,11 @@ use crate::server::{Running, Server};
 /// Between two contributions to the first library, so that a round takes some ten seconds and an onlooker can follow.
 const PACE: Duration = Duration::from_millis(150);
 
-/// The same for the other libraries, which must leave the page a core.
+/// The same for the other libraries. Their models are larger, and the page needs the cores more: each works for a third
+/// of one at most, with a round's devices and some to spare, since every device keeps what its examples became.
 const SLOW_PACE: Duration = Duration::from_millis(600);
-
-/// Libraries whose devices would take the cores from the page: each of their examples runs the whole of a large model,
-/// forward and back. `backstitch simulate` trains them.
-const HEAVY: &[&str] = &["photos"];
+const SLOW_SHARE: f64 = 1.0 / 3.0;
+const FEW: usize = 72;
 
 /// Between the first devices of one library and those of the next.
 const START: Duration = Duration::from_secs(5);
@@ -106,22 +105,21 @@ impl Demo {
     }
 }
 
-/// Simulated devices for every library that says who its clients are and trains quickly, until the demo ends. Each
-/// device keeps to its own ledger; when one has contributed as often as it may, a new one takes its place.
+/// Simulated devices for every library that says who its clients are, until the demo ends. Each device keeps to its own
+/// ledger; when one has contributed as often as it may, a new one takes its place.
 fn contribute_to_all(node: &NodeOptions, clients: usize, ended: &AtomicBool) {
     let described = |library: &&'static str| {
         Source::Embedded(library).read_if_present(FILE).is_ok_and(|file| file.is_some())
     };
-    let light = SAMPLES.iter().copied().filter(|library| !HEAVY.contains(library));
-    let libraries: Vec<&str> = light.filter(described).collect();
+    let libraries: Vec<&str> = SAMPLES.iter().copied().filter(described).collect();
     thread::scope(|scope| {
         for (place, library) in libraries.iter().enumerate() {
-            let pace = if place == 0 { PACE } else { SLOW_PACE };
+            let node = NodeOptions { library: (*library).to_owned(), ..node.clone() };
+            let fleet = fleet(node, place == 0, clients);
             scope.spawn(move || {
                 // One after the other: the page that opens now needs the cores more.
                 wait(START * place as u32, ended);
-                let node = NodeOptions { library: (*library).to_owned(), ..node.clone() };
-                if let Err(problem) = contribute(node, (clients, pace), ended) {
+                if let Err(problem) = contribute(&fleet, ended) {
                     tracing::warn!(%problem, library, "there are no simulated devices");
                 }
             });
@@ -129,21 +127,27 @@ fn contribute_to_all(node: &NodeOptions, clients: usize, ended: &AtomicBool) {
     });
 }
 
+/// The devices of a library, on one thread.
+fn fleet(node: NodeOptions, first: bool, clients: usize) -> FleetOptions {
+    let fleet = FleetOptions { node, parallelism: 1, ..FleetOptions::default() };
+    match first {
+        true => FleetOptions { clients, pace: PACE, ..fleet },
+        false => {
+            let clients = clients.min(FEW);
+            FleetOptions { clients, pace: SLOW_PACE, share: SLOW_SHARE, ..fleet }
+        }
+    }
+}
+
 /// On real data that the primary was not trained on.
-fn contribute(
-    node: NodeOptions,
-    (clients, pace): (usize, Duration),
-    ended: &AtomicBool,
-) -> Result<()> {
-    if clients == 0 || ended.load(Ordering::Relaxed) {
+fn contribute(fleet: &FleetOptions, ended: &AtomicBool) -> Result<()> {
+    if fleet.clients == 0 || ended.load(Ordering::Relaxed) {
         return Ok(());
     }
-    let source = Source::parse(&format!("embedded:{}", node.library))?;
+    let source = Source::parse(&format!("embedded:{}", fleet.node.library))?;
     let population = Population::read(&source.read(FILE)?, &|path| source.read(path))?;
-    // One thread, so that the page keeps a core.
-    let options = FleetOptions { node, clients, parallelism: 1, pace, ..FleetOptions::default() };
     // Late devices and such are on the fleet's own log.
-    backstitch_edge::run(&options, &population, &|_| {}, ended).map(|_| ())
+    backstitch_edge::run(fleet, &population, &|_| {}, ended).map(|_| ())
 }
 
 /// Sleeps in short naps, so that the end is quick.

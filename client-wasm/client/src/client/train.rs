@@ -193,8 +193,8 @@ impl<P: Port> Client<P> {
         })
     }
 
-    /// This device's examples, run through the frozen part of the model; each is run once and remembered. Where they
-    /// would take more than [`ACTIVATION_BYTES`], the newest count.
+    /// This device's examples of what the trainer learns from, run through the frozen part of the model; each is run
+    /// once and remembered. Where they would take more than [`ACTIVATION_BYTES`], the newest count.
     pub(super) async fn material(
         &self,
         key: Digest,
@@ -205,7 +205,8 @@ impl<P: Port> Client<P> {
             let mut examples = self.examples.lock().await;
             examples.refresh(&self.port).await?;
             self.drop_old_activations(&examples);
-            examples.all().to_vec()
+            let kept = examples.all().iter();
+            kept.filter(|example| trainer.learns_from(&example.target)).cloned().collect::<Vec<_>>()
         };
         let most = (ACTIVATION_BYTES / trainer.activation_bytes().max(1)).max(trainer.batch());
         all.drain(..all.len().saturating_sub(most));

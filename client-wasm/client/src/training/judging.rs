@@ -10,9 +10,9 @@ use super::trainer::{Activation, Trainer, spread};
 use crate::examples::Target;
 use crate::residence::Resident;
 
-/// A batch is answered together where at least one row in so many is an example's. Below, filling it up costs more
-/// than a run for each.
-const LEAST_SHARE: usize = 4;
+/// A batch is answered together where it is more than one part in so many full. Below, filling it up costs more than a
+/// run for each.
+const LEAST_SHARE: usize = 2;
 
 /// How good weights are on some examples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -96,7 +96,7 @@ impl Trainer {
         let mut read_all = Vec::with_capacity(examples.len());
         for some in examples.chunks(self.batch) {
             match &self.answer.together {
-                Some(together) if some.len() * LEAST_SHARE >= self.batch => {
+                Some(together) if some.len() * LEAST_SHARE > self.batch => {
                     let program = together.take()?;
                     let answers = run(&program, self.stacked(some)?, &weights)?;
                     let answers = answers.f32s()?;

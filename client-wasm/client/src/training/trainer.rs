@@ -170,6 +170,14 @@ impl Trainer {
         &self.training
     }
 
+    /// Whether an example is one of those that the patch is trained on.
+    pub fn learns_from(&self, target: &Target) -> bool {
+        match (target, self.training.classes) {
+            (Target::Class(class), Some(classes)) => *class < classes,
+            _ => true,
+        }
+    }
+
     /// Examples that one run of the gradient takes.
     pub fn batch(&self) -> usize {
         self.batch

@@ -123,7 +123,15 @@ def manifest(primary, patch):
         "primary": "sha256:" + hashlib.sha256(primary).hexdigest(),
         "attachments": [{"mode": "series", "inputs": {"image": "image"}, "output": {"clear": "image"}}],
         "trainable": ["gain", "bias"],
-        "training": {"loss": "softmax_cross_entropy", "learning_rate": 1.0, "batch": 4, "epochs": 1, "clip_norm": TASK["clip_norm"]},
+        "training": {
+            "loss": "softmax_cross_entropy",
+            "learning_rate": 1.0,
+            "batch": 4,
+            "epochs": 1,
+            "clip_norm": TASK["clip_norm"],
+            # The last eight are the user's own: what one person calls a thing says nothing of anybody's window.
+            "classes": 1000,
+        },
         "selector": {
             # Flat, of one colour, and nowhere dark: one in a hundred clear photographs is all of these.
             "requires": [

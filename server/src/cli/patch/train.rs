@@ -196,6 +196,7 @@ impl Train {
             momentum: None,
             proximal: None,
             output: None,
+            classes: None,
         });
         self.settings.change(training)?;
         with_manifest(&self.patch, &manifest)

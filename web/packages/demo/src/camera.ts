@@ -110,7 +110,7 @@ export class Camera {
           stream = await this.studio.model!.stream(options);
         }
         const frame = square(this.video);
-        const answer = frame && (await stream!.push(frame)).at(-1);
+        const answer = frame && (await stream!.push(scene.before(frame))).at(-1);
         if (answer && this.on) {
           scene.show(frame, "what the camera sees");
           this.studio.answered(answer);

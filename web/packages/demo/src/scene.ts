@@ -1,6 +1,7 @@
 // What the page shows the model, for libraries of text and of series. Pictures have their own rooms in `logic`.
 
 import type { Input, RunResult } from "@backstitch/client";
+import { through } from "./logic/mist.js";
 import { photo, readPhotos, type PhotoSample } from "./logic/photo.js";
 import { readRecordings, windowAt, windowsOf, type Recording } from "./logic/recordings.js";
 import { readSentences, type Sentence } from "./logic/sentences.js";
@@ -26,7 +27,7 @@ export interface Scene {
   /** The right answer, where it is known. */
   readonly truth: number | undefined;
   /** Everything that one press may teach, and what the press is called. */
-  readonly lessons: { title: string; all: Lesson[] } | undefined;
+  readonly lessons: { title: string; all: () => Lesson[] | Promise<Lesson[]> } | undefined;
 }
 
 /** A sentence: a sample, or the user's own words. */
@@ -136,7 +137,10 @@ export class Watching implements Played {
         label: recording.label,
       })),
     );
-    return { title: `Teach the first halves of person ${person ?? ""}'s recordings`, all: mixed(halves) };
+    return {
+      title: `Teach the first halves of person ${person ?? ""}'s recordings`,
+      all: () => mixed(halves),
+    };
   }
 
   pick(index: number): void {
@@ -183,11 +187,12 @@ export class Monitoring implements Played {
   get lessons(): Scene["lessons"] {
     const free = (this.signal?.strange[0] ?? 0) - this.moments;
     const at = (index: number): number => Math.floor((free * index) / LESSONS);
-    const all = Array.from({ length: LESSONS }, (_, index) => ({
-      input: this.part(at(index), this.moments),
-      label: ORDINARY,
-    }));
-    return { title: "Teach what comes before the shaded part as ordinary", all: mixed(all) };
+    const all = () =>
+      Array.from({ length: LESSONS }, (_, index) => ({
+        input: this.part(at(index), this.moments),
+        label: ORDINARY,
+      }));
+    return { title: "Teach what comes before the shaded part as ordinary", all: () => mixed(all()) };
   }
 
   part(from: number, moments: number): Input {
@@ -203,28 +208,67 @@ export class Monitoring implements Played {
   }
 }
 
-/** A photograph: a sample, the user's own, or a frame of the camera. */
+/** A photograph: a sample, the user's own, or a frame of the camera, perhaps through a misted window. */
 export class Looking implements Scene {
   readonly kind = "photo";
-  readonly lessons = undefined;
-  readonly truth = undefined;
   readonly samples: PhotoSample[];
   /** The sample that is shown, if it is one. */
   sample: PhotoSample | undefined;
   /** For people. */
   name = "";
-  #seen: ImageData | undefined;
+  /** How misted the window is, 0 to 1. */
+  mist = 0;
+  /** The picture without the window. */
+  clear: ImageData | undefined;
+  /** The picture through the window, as it was last asked for. */
+  #seen: { clear: ImageData; mist: number; picture: ImageData } | undefined;
+  /** What the base model names while nothing is before the picture. */
+  #named: number | undefined;
 
-  constructor(samples: Uint8Array) {
+  /** `nameOf` asks the base model for the class of a picture. */
+  constructor(
+    samples: Uint8Array,
+    private readonly nameOf: (picture: ImageData) => Promise<number>,
+  ) {
     this.samples = readPhotos(samples);
   }
 
   get input(): ImageData | undefined {
-    return this.#seen;
+    const { mist, clear } = this;
+    if (!clear || !mist) return clear;
+    if (this.#seen?.clear !== clear || this.#seen.mist !== mist)
+      this.#seen = { clear, mist, picture: this.before(clear) };
+    return this.#seen.picture;
   }
 
-  show(seen: ImageData, name: string): void {
-    [this.#seen, this.name, this.sample] = [seen, name, undefined];
+  /** Through a window, what is seen without it is right. */
+  get truth(): number | undefined {
+    return this.mist ? this.#named : undefined;
+  }
+
+  /** All samples as they look through the window now; what each is, is seen without it. */
+  get lessons(): Scene["lessons"] {
+    const all = (): Promise<Lesson[]> =>
+      Promise.all(
+        this.samples.map(async ({ file }) => {
+          const clear = await photo(file);
+          return { input: this.before(clear), label: await this.nameOf(clear) };
+        }),
+      );
+    return { title: `Teach all ${this.samples.length} samples as they look now`, all };
+  }
+
+  /** Puts the window before a picture. */
+  before(clear: ImageData): ImageData {
+    return this.mist ? through(this.mist, clear) : clear;
+  }
+
+  show(clear: ImageData, name: string): void {
+    [this.clear, this.name, this.sample, this.#named] = [clear, name, undefined, undefined];
+  }
+
+  heard({ base_top }: RunResult): void {
+    if (!this.mist) this.#named = base_top?.[0]?.index;
   }
 
   async pick(index: number): Promise<void> {

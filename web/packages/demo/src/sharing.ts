@@ -52,6 +52,7 @@ export class Sharing {
       this.last = undefined;
       this.studio.teaching.report = undefined;
       this.studio.teaching.curve = [];
+      this.studio.things.forget();
       await this.studio.teaching.load();
     });
     await this.studio.rerun();

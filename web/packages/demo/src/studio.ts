@@ -124,7 +124,7 @@ export class Studio extends EventTarget {
       this.staged = labels.length ? new Watching(samples, moments) : new Monitoring(samples, moments);
     else if (input.shape[1] === 1) this.samples = readSamples(samples);
     else {
-      const looking = (this.staged = new Looking(samples));
+      const looking = (this.staged = new Looking(samples, (picture) => baseClass(model, picture)));
       await looking.pick(this.address.sample);
     }
   }
@@ -219,6 +219,7 @@ export class Studio extends EventTarget {
   /** Runs on what the page shows now. Calls during a run fold into one more run. */
   async rerun(): Promise<void> {
     this.picture = this.scene && photograph(this.scene, this.address);
+    if (this.staged instanceof Looking) this.staged.mist = this.address.mist;
     this.changed();
     if (this.#running) {
       this.#again = true;
@@ -247,6 +248,8 @@ export class Studio extends EventTarget {
     const names = namedPatches(automatic.candidates, this.overrides);
     this.result = names ? await model.run(input, { patches: names, compare: true, costLimit }) : automatic;
     this.automatic = automatic;
+    // What is shown may have changed meanwhile.
+    if (staged instanceof Looking && staged.input === input) staged.heard(this.result);
     if (isPlayed(staged)) staged.heard?.(this.result, staged.start + staged.moments);
     this.changed();
   }
@@ -260,6 +263,11 @@ async function shown(): Promise<void> {
     if (typeof requestIdleCallback === "function") requestIdleCallback(resolve, { timeout: 500 });
     else setTimeout(resolve);
   });
+}
+
+async function baseClass(model: Model, picture: ImageData): Promise<number> {
+  const { top } = await model.run(picture, { patches: [] });
+  return top[0]?.index ?? 0;
 }
 
 export function tensor(picture: Picture): { data: Float32Array; shape: number[] } {

@@ -2,7 +2,7 @@
 
 import type { ExampleCounts, TrainProgress, TrainReport } from "@backstitch/client";
 import { photograph } from "./logic/picture.js";
-import type { Lesson } from "./scene.js";
+import type { Scene } from "./scene.js";
 import { tensor, type Studio } from "./studio.js";
 
 /** One person's pictures are not all tilted alike. */
@@ -11,11 +11,16 @@ const JITTER_DEGREES = [-2, 2];
 /** A person's movements take more passes than pictures do; the best one on held-out windows is kept. */
 const SERIES_EPOCHS = 30;
 
+/** Six numbers are soon learnt, and each step runs the whole of a large model forward and back. */
+const PHOTO_EPOCHS = 3;
+
 export class Teaching {
   counts: ExampleCounts | undefined;
   training: TrainProgress | undefined;
   curve: { step: number; loss: number }[] = [];
   report: TrainReport | undefined;
+  /** Whether the curve and the report are of things of the user's own. */
+  ofThings = false;
   busy = false;
   #abort: AbortController | undefined;
 
@@ -35,11 +40,11 @@ export class Teaching {
   }
 
   /** The scene's lessons, one after the other. */
-  async teachLessons(lessons: Lesson[]): Promise<void> {
+  async teachLessons(lessons: NonNullable<Scene["lessons"]>): Promise<void> {
     const { model } = this.studio;
     if (!model) return;
     await this.#guard(async () => {
-      for (const { input, label } of lessons) {
+      for (const { input, label } of await lessons.all()) {
         this.counts = (await model.learn(input, label)).examples;
         this.studio.changed();
       }
@@ -61,9 +66,11 @@ export class Teaching {
     });
   }
 
-  async train(): Promise<void> {
+  /** Trains on what was taught: the patch of the user's own things, or what people learn together. */
+  async train(ofThings = false): Promise<void> {
     const { model } = this.studio;
     if (!model) return;
+    this.ofThings = ofThings;
     this.curve = [];
     this.report = undefined;
     this.#abort = new AbortController();
@@ -86,8 +93,9 @@ export class Teaching {
 
   /** Patches that exclude each other are trained one at a time: the one that is stitched now. */
   #plan(): { patches?: string[]; epochs?: number } {
-    const { staged, result } = this.studio;
-    if (staged?.kind === "photo") return {};
+    const { staged, result, sharing } = this.studio;
+    if (staged?.kind === "photo")
+      return this.ofThings ? {} : { patches: sharing.task?.patches ?? [], epochs: PHOTO_EPOCHS };
     if (staged?.kind === "text") return { patches: result?.patches.map(({ name }) => name) ?? [] };
     return staged ? { epochs: SERIES_EPOCHS } : {};
   }

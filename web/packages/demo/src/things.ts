@@ -151,7 +151,7 @@ export class Things {
     try {
       while (this.#untrained) {
         this.#untrained = false;
-        await this.studio.teaching.train();
+        await this.studio.teaching.train(true);
       }
     } finally {
       this.#training = false;

@@ -151,7 +151,7 @@ export class App extends StudioElement {
             ? html`<bs-things class="c5" .studio=${studio}></bs-things>`
             : html`<bs-decision class="c5" .studio=${studio}></bs-decision>`
         }
-        ${studio.opening ? nothing : this.#photos ? this.#ofPhotos() : this.#ofSamples()}
+        ${studio.opening ? nothing : this.#further()}
       </main>
       <footer>
         ${SOURCES[this.#library]?.credit ?? ""} Nothing on this page is sent
@@ -160,11 +160,18 @@ export class App extends StudioElement {
     `;
   }
 
-  /** Further down: where samples teach, and people learn from each other. */
-  #ofSamples() {
+  /** Further down: where samples teach, and people learn from each other. What is measured of photographs is long. */
+  #further() {
     const { studio } = this;
     return html`<bs-graph .studio=${studio}></bs-graph>
-      <bs-features class=${this.#modality === "image" ? "half c4" : ""} .studio=${studio}></bs-features>
+      ${
+        this.#photos
+          ? html`<bs-decision class="half c4" step="5" .studio=${studio}></bs-decision>`
+          : html`<bs-features
+              class=${this.#modality === "image" ? "half c4" : ""}
+              .studio=${studio}
+            ></bs-features>`
+      }
       <bs-cost class="half c4" .studio=${studio}></bs-cost>
       <bs-teach class="half c4" .studio=${studio}></bs-teach>
       ${
@@ -173,25 +180,16 @@ export class App extends StudioElement {
               <bs-privacy class="half c4" .studio=${studio}></bs-privacy>`
           : nothing
       }
-      <bs-versions class="half c4" .studio=${studio}></bs-versions>`;
-  }
-
-  /** Further down, where the user's own things come first. */
-  #ofPhotos() {
-    const { studio } = this;
-    return html`<bs-graph .studio=${studio}></bs-graph>
-      <bs-decision class="half c4" step="5" .studio=${studio}></bs-decision>
-      <bs-cost class="half c4" step="6" .studio=${studio}></bs-cost>
-      <bs-versions class="half c4" step="7" .studio=${studio}></bs-versions>
-      <bs-features step="8" .studio=${studio}></bs-features>`;
+      <bs-versions class="half c4" .studio=${studio}></bs-versions>
+      ${this.#photos ? html`<bs-features step="11" .studio=${studio}></bs-features>` : nothing}`;
   }
 
   readonly #library = libraryName(location.search);
 
-  /** Whether people learn from each other on this page, as of most before they are open; nobody does of one's own things. */
+  /** Whether people learn from each other on this page, as of most before they are open. */
   get #shares(): boolean {
     const tasks = this.studio.model?.library.tasks;
-    return !this.#photos && (tasks ? tasks.length > 0 : (SOURCES[this.#library]?.shares ?? true));
+    return tasks ? tasks.length > 0 : (SOURCES[this.#library]?.shares ?? true);
   }
 
   /** Photographs in colour; the pictures of clothes have sliders of their own. */

@@ -1,6 +1,6 @@
 // Panel 1 for photographs: built-in ones, a file, the clipboard, or the camera.
 
-import { sheet } from "@backstitch/ui";
+import { percent, sheet } from "@backstitch/ui";
 import { css, html, nothing } from "lit";
 import { customElement } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
@@ -8,6 +8,7 @@ import { pictureAmong, type PhotoSample } from "../logic/photo.js";
 import { Looking } from "../scene.js";
 import { dropPlace, fileButton, fileStyles } from "./files.js";
 import "./seen.js";
+import "./slider.js";
 
 @customElement("bs-photo")
 export class PhotoPanel extends StudioElement {
@@ -78,8 +79,12 @@ export class PhotoPanel extends StudioElement {
   ];
 
   override render() {
-    const { camera, model } = this.studio;
+    const { camera, model, address } = this.studio;
     const scene = this.#scene;
+    const seen = html`<bs-seen
+      .picture=${scene?.input}
+      label=${`The input: ${scene?.name ?? "nothing yet"}`}
+    ></bs-seen>`;
     return html`<bs-panel
       step="1"
       heading="Show it something"
@@ -94,13 +99,10 @@ export class PhotoPanel extends StudioElement {
         <div class="view">
           ${
             camera.on
-              ? html`${camera.video}<span class="chip live"
+              ? html`${camera.video}${address.mist ? seen : nothing}<span class="chip live"
                     >live, ${camera.rate.toFixed(0)} answers a second</span
                   >`
-              : html`<bs-seen
-                  .picture=${scene?.input}
-                  label=${`The input: ${scene?.name ?? "nothing yet"}`}
-                ></bs-seen>`
+              : seen
           }
         </div>
         <div class="row">
@@ -122,6 +124,14 @@ export class PhotoPanel extends StudioElement {
               </button>`,
           )}
         </div>
+        <bs-slider
+          id="mist"
+          label="Mist"
+          hint="A misted, greenish window before the picture: many people teach the patch clear-view to see through theirs"
+          .value=${address.mist}
+          text=${percent(address.mist)}
+          @change-value=${(event: CustomEvent<number>) => this.studio.set({ mist: event.detail })}
+        ></bs-slider>
         <p class="small muted caption">
           ${scene?.name ? html`Shown: <strong>${scene.name}</strong>.` : nothing}
           ${scene?.sample ? html`Photograph: ${scene.sample.credit}.` : nothing} The model sees the middle

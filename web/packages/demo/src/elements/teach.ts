@@ -1,14 +1,26 @@
 // Panel: examples that stay here, and what training on them brings.
 
 import { count, sheet, vars, type Series } from "@backstitch/ui";
-import type { ExampleCounts } from "@backstitch/client";
+import type { ExampleCounts, TrainReport } from "@backstitch/client";
 import { css, html, nothing } from "lit";
 import { customElement, state } from "lit/decorators.js";
 import { StudioElement } from "../element.js";
 import { outcome } from "../logic/outcome.js";
-import { ORDINARY } from "../scene.js";
+import { isPlace } from "../logic/own.js";
+import { Looking, ORDINARY } from "../scene.js";
 
 const CURVE: Series[] = [{ label: "Loss", colour: "--stitch" }];
+
+/** Classes above which they are told by their names, and not counted one by one. */
+const MANY = 50;
+
+const WHAT = { image: "picture", photo: "picture", text: "sentence", series: "window", signal: "moment" };
+
+const NOTHING = {
+  training: undefined,
+  report: undefined as TrainReport | undefined,
+  curve: [] as { step: number; loss: number }[],
+};
 
 @customElement("bs-teach")
 export class Teach extends StudioElement {
@@ -37,7 +49,8 @@ export class Teach extends StudioElement {
       .report {
         min-height: 44px;
       }
-      select {
+      select,
+      #label {
         flex: 1 1 120px;
         min-width: 0;
       }
@@ -45,17 +58,17 @@ export class Teach extends StudioElement {
   ];
 
   @state() private picked: number | undefined;
+  /** The name that was typed, where there are many. */
+  @state() private typed: string | undefined;
 
   override render() {
-    const { model, teaching, truth, input, staged } = this.studio;
-    const { counts, busy, training } = teaching;
-    const label = this.picked ?? truth ?? 0;
+    const { model, teaching, input } = this.studio;
+    const { counts, busy } = teaching;
     const labels = model?.library.labels ?? [];
+    // What is told further up is of the user's own things.
+    const { training, report, curve } = teaching.ofThings ? NOTHING : teaching;
     const scores = model !== undefined && labels.length === 0;
     const ready = model !== undefined && input !== undefined;
-    const what = { image: "picture", photo: "picture", text: "sentence", series: "window", signal: "moment" }[
-      staged?.kind ?? "image"
-    ];
     return html`<bs-panel
       step="7"
       heading="Teach it"
@@ -67,12 +80,7 @@ export class Teach extends StudioElement {
             ? html`<button ?disabled=${!ready || busy} @click=${() => teaching.teach(ORDINARY)}>
                 What is seen now is ordinary
               </button>`
-            : html`<select id="label" aria-label=${`The right answer for this ${what}`} @change=${this.#pick}>
-                  ${labels.map((name, index) => html`<option value=${index} ?selected=${index === label}>${name}</option>`)}
-                </select>
-                <button ?disabled=${!ready || busy} @click=${() => teaching.teach(label)}>
-                  Teach this ${what}
-                </button>`
+            : this.#one(labels, !ready || busy)
         }
       </div>
       ${this.#all(!ready || busy)} ${counts ? tally(counts) : html`<div class="counts"></div>`}
@@ -90,23 +98,61 @@ export class Teach extends StudioElement {
       <bs-plot
         class="curve"
         .series=${CURVE}
-        .data=${[teaching.curve.map(({ step }) => step), teaching.curve.map(({ loss }) => loss)]}
+        .data=${[curve.map(({ step }) => step), curve.map(({ loss }) => loss)]}
         .height=${130}
         xLabel="training step"
         yLabel=${scores ? "loss" : "loss (nats)"}
-        summary=${`Training curve, ${teaching.curve.length} steps`}
+        summary=${`Training curve, ${curve.length} steps`}
       ></bs-plot>
       <p class="report" role="status">
-        ${teaching.report ? outcome(teaching.report, !scores) : training ? nothing : html`<span class="small muted">The curve above and the result here follow the training.</span>`}
+        ${report ? outcome(report, !scores) : training ? nothing : html`<span class="small muted">The curve above and the result here follow the training.</span>`}
       </p>
     </bs-panel>`;
+  }
+
+  /** What is shown now, with its right answer: one of a few, or one of a thousand by its name. */
+  #one(labels: string[], disabled: boolean) {
+    const { teaching, staged, truth } = this.studio;
+    const many = labels.length > MANY;
+    const label = many
+      ? this.typed === undefined
+        ? truth
+        : named(labels, this.typed)
+      : (this.picked ?? truth ?? 0);
+    const what = WHAT[staged?.kind ?? "image"];
+    const told = `The right answer for this ${what}`;
+    return html`${
+        many
+          ? html`<input
+                id="label"
+                type="text"
+                list="labels"
+                placeholder="its name, one that the model knows"
+                aria-label=${told}
+                .value=${this.typed ?? labels[truth ?? -1] ?? ""}
+                @input=${this.#type}
+              />
+              <datalist id="labels">
+                ${labels.filter((name) => !isPlace(name)).map((name) => html`<option value=${name}></option>`)}
+              </datalist>`
+          : html`<select id="label" aria-label=${told} @change=${this.#pick}>
+              ${labels.map((name, index) => html`<option value=${index} ?selected=${index === label}>${name}</option>`)}
+            </select>`
+      }
+      <button
+        ?disabled=${disabled || label === undefined}
+        @click=${() => label !== undefined && teaching.teach(label)}
+      >
+        Teach this ${what}
+      </button>
+      ${many && this.typed && label === undefined ? html`<span class="small muted">The model has no class of this name.</span>` : nothing}`;
   }
 
   #all(disabled: boolean) {
     const { staged, teaching, samples } = this.studio;
     const lessons = staged?.lessons;
     if (lessons)
-      return html`<button ?disabled=${disabled} @click=${() => teaching.teachLessons(lessons.all)}>
+      return html`<button ?disabled=${disabled} @click=${() => teaching.teachLessons(lessons)}>
         ${lessons.title}
       </button>`;
     if (staged) return nothing;
@@ -122,14 +168,23 @@ export class Teach extends StudioElement {
   override willUpdate(): void {
     // What is new has a new right answer.
     const { staged, scene, truth } = this.studio;
-    const seen = staged ? truth : scene;
-    if (this.#seen !== seen) this.picked = undefined;
+    const seen = staged instanceof Looking ? staged.clear : staged ? truth : scene;
+    if (this.#seen !== seen) this.picked = this.typed = undefined;
     this.#seen = seen;
   }
 
   #seen: unknown;
 
+  #type = (event: Event): void => void (this.typed = (event.target as HTMLInputElement).value);
+
   #pick = (event: Event): void => void (this.picked = Number((event.target as HTMLSelectElement).value));
+}
+
+/** The class of that name, unless it is the place of something of the user's own. */
+function named(labels: string[], given: string): number | undefined {
+  const wanted = given.trim().toLowerCase();
+  const found = labels.findIndex((name) => !isPlace(name) && name.toLowerCase() === wanted);
+  return found < 0 ? undefined : found;
 }
 
 function tally(counts: ExampleCounts) {
@@ -137,11 +192,11 @@ function tally(counts: ExampleCounts) {
   return html`<div>
     <div
       class="counts"
-      ?hidden=${counts.per_label.length === 0}
+      ?hidden=${counts.per_label.length === 0 || counts.per_label.length > MANY}
       role="img"
       aria-label=${counts.per_label.map(({ label, count: n }) => `${label} ${n}`).join(", ")}
     >
-      ${counts.per_label.map(
+      ${(counts.per_label.length > MANY ? [] : counts.per_label).map(
         ({ label, count: n }) =>
           html`<div
             class=${n ? "" : "none"}

@@ -80,7 +80,7 @@ export class ThingsPanel extends StudioElement {
       <div class="told" role="status" id="taught">${this.#told()}</div>
       <bs-plot
         class="curve"
-        ?hidden=${!teaching.curve.length}
+        ?hidden=${!teaching.curve.length || !teaching.ofThings}
         .series=${CURVE}
         .data=${[teaching.curve.map(({ step }) => step), teaching.curve.map(({ loss }) => loss)]}
         .height=${110}
@@ -171,13 +171,20 @@ export class ThingsPanel extends StudioElement {
   }
 
   #told() {
-    const { teaching, things } = this.studio;
+    const { teaching } = this.studio;
     const { training, report, busy } = teaching;
+    if (!teaching.ofThings) return this.#next();
     if (training)
       return html`Learning here, in the background: step
         <span class="num">${training.step} of ${training.steps}</span>.`;
     if (busy) return html`Looking at the pictures …`;
     if (report) return outcome(report);
+    return this.#next();
+  }
+
+  /** What the user could do. */
+  #next() {
+    const { things } = this.studio;
     const few = things.all.find((thing) => thing.count < FEWEST);
     if (few)
       return html`<span class="muted"
@@ -200,7 +207,6 @@ export class ThingsPanel extends StudioElement {
 
   #forget = (): void => {
     this.#dialog.close();
-    this.studio.things.forget();
     void this.studio.sharing.forget();
   };
 }

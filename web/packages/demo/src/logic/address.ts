@@ -4,9 +4,11 @@ import type { Conditions } from "./picture.js";
 
 export interface Address extends Conditions {
   sample: number;
+  /** How misted the window before a photograph is, 0 to 1. */
+  mist: number;
 }
 
-export const START: Address = { sample: 2, noise: 0, blur: 0, contrast: 1, tilt: 0, seed: 1 };
+export const START: Address = { sample: 2, noise: 0, blur: 0, contrast: 1, tilt: 0, mist: 0, seed: 1 };
 
 const LIMITS = {
   sample: [0, 999],
@@ -14,6 +16,7 @@ const LIMITS = {
   blur: [0, 2.5],
   contrast: [0.1, 1],
   tilt: [-45, 45],
+  mist: [0, 1],
   seed: [1, 9999],
 } as const;
 
@@ -31,6 +34,7 @@ export function readAddress(hash: string): Address {
     blur: read("blur"),
     contrast: read("contrast"),
     tilt: read("tilt"),
+    mist: read("mist"),
     seed: Math.round(read("seed")),
   };
 }
@@ -47,7 +51,7 @@ export function libraryAddress(search: string): string {
 }
 
 export function writeAddress(address: Address): string {
-  const digits = { sample: 0, noise: 2, blur: 1, contrast: 2, tilt: 0, seed: 0 };
+  const digits = { sample: 0, noise: 2, blur: 1, contrast: 2, tilt: 0, mist: 2, seed: 0 };
   return `#${(Object.keys(digits) as (keyof Address)[])
     .map((name) => `${name}=${Number(address[name].toFixed(digits[name]))}`)
     .join("&")}`;

@@ -12,16 +12,17 @@ import { namedPatches, type Override } from "./whatif.js";
 
 describe("the address", () => {
   it("comes back as it was written", () => {
-    const address = { sample: 7, noise: 0.3, blur: 1.5, contrast: 0.45, tilt: -25, seed: 12 };
+    const address = { sample: 7, noise: 0.3, blur: 1.5, contrast: 0.45, tilt: -25, mist: 0.75, seed: 12 };
     expect(readAddress(writeAddress(address))).toEqual(address);
   });
 
   it("takes nothing outside of the sliders", () => {
     expect(readAddress("")).toEqual(START);
-    expect(readAddress("#noise=9&contrast=-1&tilt=x&sample=1e9&seed=")).toEqual({
+    expect(readAddress("#noise=9&contrast=-1&tilt=x&mist=2&sample=1e9&seed=")).toEqual({
       ...START,
       noise: 0.5,
       contrast: 0.1,
+      mist: 1,
       sample: 999,
     });
   });

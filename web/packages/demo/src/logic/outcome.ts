@@ -9,7 +9,7 @@ export function outcome(report: TrainReport, named = true): TemplateResult {
   const { shared, personal, judged_on, improved, steps, step_ms } = report;
   const judged =
     judged_on === "held_out"
-      ? `${personal.n} held-out examples`
+      ? `${personal.n} held-out ${personal.n === 1 ? "example" : "examples"}`
       : `the ${personal.n} training examples (teach more to hold some out)`;
   return html`<strong
       >${improved ? "Better here, so your version is in use." : "Not better here, so the shared version stays in use."}</strong

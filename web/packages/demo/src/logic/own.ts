@@ -2,9 +2,14 @@
 
 const PLACE = /^own \d+$/;
 
+/** Whether a class is the place of something that the user teaches. */
+export function isPlace(label: string): boolean {
+  return PLACE.test(label);
+}
+
 /** Indices of the classes that are nobody's yet. */
 export function placesOf(labels: string[]): number[] {
-  return labels.flatMap((label, index) => (PLACE.test(label) ? [index] : []));
+  return labels.flatMap((label, index) => (isPlace(label) ? [index] : []));
 }
 
 /** Names by place. What is damaged or not a name is left out. */

@@ -24,7 +24,7 @@ export const SOURCES: Record<string, { title?: string; modality: string; shares:
     photos: {
       title: "Photos",
       modality: "image",
-      shares: false,
+      shares: true,
       credit: "Photographs: from scikit-image (CC0 and public domain); the model has seen ImageNet.",
     },
     anomalies: {
