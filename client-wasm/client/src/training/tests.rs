@@ -213,6 +213,22 @@ fn adam_learns_and_the_proximal_term_holds_the_weights_back() {
 }
 
 #[test]
+fn a_patch_may_learn_from_the_first_classes_only() {
+    let library = Fashion::load();
+    let patch = |classes: usize| {
+        let mut manifest: serde_json::Value = serde_json::from_slice(&library.parts[2].0).unwrap();
+        manifest["training"]["classes"] = classes.into();
+        Patch::from_parts(&serde_json::to_vec(&manifest).unwrap(), &library.parts[2].1, None)
+    };
+    let three = patch(3).unwrap();
+    let trainer = Trainer::compile(&session(&library, "logits", &three), &[&three]).unwrap();
+    assert!(trainer.learns_from(&Target::Class(2)) && !trainer.learns_from(&Target::Class(3)));
+    assert!(trainer.learns_from(&Target::Values(vec![0.0; 10])));
+    let none = patch(0).unwrap_err();
+    assert!(none.to_string().contains("no class"), "{none}");
+}
+
+#[test]
 fn a_checkpoint_goes_on_bit_by_bit_by_every_rule() {
     let (library, _) = style();
     for optimizer in ["sgd", "adam"] {

@@ -100,9 +100,8 @@ export class Studio extends EventTarget {
       model.on("privacy", () => this.changed());
       model.on("error", (problem) => this.report(problem));
       this.things.load();
-      const bytes = await model.samples();
+      const [bytes] = await Promise.all([model.samples(), this.teaching.load()]);
       await this.#stage(model, bytes ?? new TextEncoder().encode('{"samples":[]}'));
-      await this.teaching.load();
       await this.rerun();
       await shown();
       this.opening = false;
