@@ -131,15 +131,16 @@ export class Watching implements Played {
   get lessons(): Scene["lessons"] {
     const person = this.recording?.person;
     const own = this.recordings.filter((recording) => recording.person === person);
-    const halves = own.flatMap((recording) =>
-      windowsOf(recording, Math.floor(recording.moments / 2), this.moments).map((input) => ({
-        input,
-        label: recording.label,
-      })),
-    );
+    const halves = (): Lesson[] =>
+      own.flatMap((recording) =>
+        windowsOf(recording, Math.floor(recording.moments / 2), this.moments).map((input) => ({
+          input,
+          label: recording.label,
+        })),
+      );
     return {
       title: `Teach the first halves of person ${person ?? ""}'s recordings`,
-      all: () => mixed(halves),
+      all: () => mixed(halves()),
     };
   }
 
@@ -219,7 +220,7 @@ export class Looking implements Scene {
   /** How misted the window is, 0 to 1. */
   mist = 0;
   /** The picture without the window. */
-  clear: ImageData | undefined;
+  #clear: ImageData | undefined;
   /** The picture through the window, as it was last asked for. */
   #seen: { clear: ImageData; mist: number; picture: ImageData } | undefined;
   /** What the base model names while nothing is before the picture. */
@@ -234,7 +235,8 @@ export class Looking implements Scene {
   }
 
   get input(): ImageData | undefined {
-    const { mist, clear } = this;
+    const { mist } = this;
+    const clear = this.#clear;
     if (!clear || !mist) return clear;
     if (this.#seen?.clear !== clear || this.#seen.mist !== mist)
       this.#seen = { clear, mist, picture: this.before(clear) };
@@ -264,7 +266,7 @@ export class Looking implements Scene {
   }
 
   show(clear: ImageData, name: string): void {
-    [this.clear, this.name, this.sample, this.#named] = [clear, name, undefined, undefined];
+    [this.#clear, this.name, this.sample, this.#named] = [clear, name, undefined, undefined];
   }
 
   heard({ base_top }: RunResult): void {

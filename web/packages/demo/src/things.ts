@@ -100,12 +100,12 @@ export class Things {
     });
   }
 
-  /** What is shown is none of them: it keeps the answer of the base model. */
+  /** What is shown is none of them: it keeps the answer of the base model, to the clear picture where that is known. */
   async notMine(): Promise<void> {
-    const { staged, result } = this.studio;
-    const answer = result?.base_top?.[0];
-    if (!(staged instanceof Looking) || !answer) return;
-    await this.#teach(answer.index, async (learn) => {
+    const { staged, result, truth } = this.studio;
+    const answer = truth ?? result?.base_top?.[0]?.index;
+    if (!(staged instanceof Looking) || answer === undefined) return;
+    await this.#teach(answer, async (learn) => {
       if (staged.input) await learn(staged.input);
     });
   }

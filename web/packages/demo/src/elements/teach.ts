@@ -168,7 +168,7 @@ export class Teach extends StudioElement {
   override willUpdate(): void {
     // What is new has a new right answer.
     const { staged, scene, truth } = this.studio;
-    const seen = staged instanceof Looking ? staged.clear : staged ? truth : scene;
+    const seen = staged instanceof Looking ? staged.name : staged ? truth : scene;
     if (this.#seen !== seen) this.picked = this.typed = undefined;
     this.#seen = seen;
   }

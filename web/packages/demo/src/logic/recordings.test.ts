@@ -32,13 +32,13 @@ describe("recordings", () => {
 });
 
 describe("watching", () => {
-  it("starts at the newest window, and teaches first halves of one person alone", () => {
+  it("starts at the newest window, and teaches first halves of one person alone", async () => {
     const scene = new Watching(file(200), 36);
     expect([scene.start, scene.truth, scene.people]).toEqual([164, 3, [9, 10]]);
     const { all, title } = scene.lessons!;
     expect(title).toContain("person 9");
-    expect(all.map(({ label }) => label).sort()).toEqual([1, 1, 1, 3, 3, 3]);
+    expect((await all()).map(({ label }) => label).sort()).toEqual([1, 1, 1, 3, 3, 3]);
     scene.pick(2);
-    expect(scene.lessons!.all).toHaveLength(3);
+    expect(await scene.lessons!.all()).toHaveLength(3);
   });
 });
