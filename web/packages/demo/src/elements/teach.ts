@@ -127,7 +127,7 @@ export class Teach extends StudioElement {
                 id="label"
                 type="text"
                 list="labels"
-                placeholder="its name, one that the model knows"
+                placeholder="its name"
                 aria-label=${told}
                 .value=${this.typed ?? labels[truth ?? -1] ?? ""}
                 @input=${this.#type}
