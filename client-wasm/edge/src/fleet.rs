@@ -42,7 +42,8 @@ pub struct FleetOptions {
     pub share: f64,
     /// Decides data and order; the devices' secrets are always fresh.
     pub seed: u64,
-    /// Whether a fresh device takes the place of one that retires.
+    /// Whether a fresh device takes the place of one that retires, or whose update helps nobody: a round must not wait
+    /// for those who have nothing to give to it.
     pub renew: bool,
     /// Ends when the server's round has grown by this many.
     pub rounds: Option<u64>,
@@ -208,6 +209,8 @@ struct Member {
 enum Visit {
     Contributed(u64),
     Skipped(u64),
+    /// Its update helps nobody, so another device shall take its place.
+    Fruitless,
     Retired,
     /// The server is behind, ahead or away: look again.
     Again,
@@ -251,6 +254,10 @@ impl Fleet<'_> {
                         }
                     }
                     Visit::Retired if self.options.renew => *member = self.member(),
+                    Visit::Fruitless => {
+                        (*member, visited) = (self.member(), true);
+                        self.rest(began.elapsed());
+                    }
                     Visit::Retired => member.retired = true,
                     Visit::Again => break,
                     Visit::Wait => enrolment = Instant::now() + ENROLMENT_PAUSE,
@@ -324,9 +331,10 @@ impl Fleet<'_> {
             self.tell(&self.counts.retired, &FleetEvent::Retired { node: number });
             return Ok(Visit::Retired);
         }
+        let fruitless = self.options.renew && reason.code == Code::NotImproved.as_str();
         let event = FleetEvent::Skipped { node: number, round, code: reason.code };
         self.tell(&self.counts.skipped, &event);
-        Ok(Visit::Skipped(round))
+        Ok(if fruitless { Visit::Fruitless } else { Visit::Skipped(round) })
     }
 
     fn join(&self, number: usize) -> Result<(Node, Person), Problem> {
