@@ -1,4 +1,4 @@
-// What the page shows the model, for libraries of text and of series. Pictures have their own rooms in `logic`.
+// What the page shows the model: texts, series and photographs. The pictures of clothes have their rooms in `logic`.
 
 import type { Input, RunResult } from "@backstitch/client";
 import { through } from "./logic/mist.js";
